@@ -1,0 +1,112 @@
+"""Every error Shoal raises, in one tree: the class says whether trying again can help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ShoalError(Exception):
+    """The root. `retryable` is a property of the class, never of a message."""
+
+    retryable: ClassVar[bool] = False
+
+
+class SettingsError(ShoalError):
+    """One or more settings are wrong; all of them are reported at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DefinitionError(ShoalError):
+    """segments.yaml is wrong; every problem carries its line, name and what was expected."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class SchemaError(ShoalError):
+    """A stored Avro schema is missing, unreadable or incompatible."""
+
+
+class KafkaError(ShoalError):
+    """Kafka answered, or failed to, in a way that concerns more than one record."""
+
+
+class KafkaUnavailable(KafkaError):
+    """No broker could be reached within the bounded retries."""
+
+    retryable = True
+
+
+class TransactionFailed(KafkaError):
+    """A step's transaction did not commit; the partition is fenced and restored."""
+
+    retryable = True
+
+
+class PartitionFenced(TransactionFailed):
+    """A newer owner of the partition exists; this one must stop writing to it."""
+
+
+class TopicMismatch(KafkaError):
+    """A topic is missing, or its partitions or policy differ from what the pipeline needs."""
+
+
+class StateCorrupt(KafkaError):
+    """What was restored contradicts itself; an operator must act."""
+
+
+class LogTruncated(KafkaError):
+    """The log no longer holds the stored offset: events were lost before they were read."""
+
+
+class DefinitionMismatch(KafkaError):
+    """The state was built by another definition than the one this worker holds."""
+
+
+class RecordError(ShoalError):
+    """One record cannot be applied; it becomes a dead letter and the partition goes on."""
+
+
+class NullValue(RecordError):
+    """The record has no value."""
+
+
+class UndecodableValue(RecordError):
+    """The bytes are not what their schema says."""
+
+
+class UnknownFingerprint(RecordError):
+    """No stored schema has the fingerprint the record carries."""
+
+
+class InvalidText(RecordError):
+    """A text field is not valid UTF-8."""
+
+
+class InvalidCustomerId(RecordError):
+    """The customer id is empty or longer than 256 bytes."""
+
+
+class WrongKey(RecordError):
+    """The record's key is not its customer id."""
+
+
+class WrongPartition(RecordError):
+    """The record's key belongs to another partition."""
+
+
+class InvalidField(RecordError):
+    """A field decodes but its value is not allowed."""
+
+
+class CurrencyWithoutRate(RecordError):
+    """No rate is declared for the record's currency."""
+
+
+class ApplyFailed(RecordError):
+    """Applying this one record raised, twice: the record is set aside and the rest goes on."""

@@ -1,0 +1,114 @@
+"""What one chunk of events says, as columns: the only input of the customer table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+UInt8s = npt.NDArray[np.uint8]
+UInt64s = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+NEVER_MS = np.iinfo(np.int64).max
+"""A deadline that never comes; also the time of something that never happened, seen from below."""
+
+PENDING_MS = np.iinfo(np.int64).min
+"""The deadline of a customer whose facts changed since the last evaluation: due at any clock."""
+
+TraitValue = None | str | int | float | bool | tuple[str, ...] | tuple[int]
+"""A trait: text, number, truth, a sorted tuple of texts (a set), or a one-tuple of UTC ms (an instant)."""
+
+
+class Kind(IntEnum):
+    """The record types that carry facts about a customer."""
+
+    SIGNED_UP = 1
+    PROFILE_UPDATED = 2
+    PURCHASED = 3
+    REFUNDED = 4
+
+
+class RefundKind(IntEnum):
+    """What a refund is; NONE for every other kind of event."""
+
+    NONE = 0
+    REFUND = 1
+    RETURN = 2
+    CANCELLATION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """n byte strings end to end in one buffer, so that a whole column is hashed in a few calls.
+
+    `data` is uint8[total bytes]; `offsets` is int64[n + 1], first 0, ascending.
+    """
+
+    data: UInt8s
+    offsets: Int64s
+
+    @classmethod
+    def from_list(cls, values: Iterable[bytes]) -> Strings:
+        """Pack byte strings, in order."""
+        parts = list(values)
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(parts), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        whole, offsets = self.data.tobytes(), self.offsets.tolist()
+        return (whole[start:end] for start, end in zip(offsets, offsets[1:], strict=False))
+
+    @property
+    def lengths(self) -> Int64s:
+        """int64[n]: bytes in each string."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: Int64s) -> Strings:
+        """Return the strings at `rows`, in that order, as a new packed column."""
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        # Byte j of the result lies at the start of its string plus its place in it.
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Strings(self.data[np.repeat(self.offsets[rows], lengths) + within], offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """n valid events of one chunk in log order; every array has n entries.
+
+    Amounts are already in minor units of the reporting currency. Sparse columns
+    (`traits`, `account_id`) map a row to its value.
+    """
+
+    position: Int64s
+    """Index of the record within its chunk, strictly increasing."""
+    kind: UInt8s
+    customer: Strings
+    event_id: Strings
+    occurred_at_ms: Int64s
+    natural_id: Strings
+    """What identifies the event within its customer: order_id, refund_id, else event_id."""
+    order_id: Strings
+    """The order a refund is linked to; empty bytes for everything else."""
+    refund_kind: UInt8s
+    amount_minor: Int64s
+    """Paid (Purchased) or given back (Refunded), at least 0; 0 for other kinds."""
+    traits: Mapping[int, Mapping[str, TraitValue]]
+    """Row to the traits it sets (None deletes); rows that set none are absent."""
+    account_id: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.kind)
