@@ -42,6 +42,10 @@ class KafkaUnavailable(KafkaError):
     retryable = True
 
 
+class LocalKafkaFailed(KafkaError):
+    """The Kafka this machine runs for demo and tests could not be fetched, verified or started."""
+
+
 class TransactionFailed(KafkaError):
     """A step's transaction did not commit; the partition is fenced and restored."""
 

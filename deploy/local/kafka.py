@@ -1,0 +1,278 @@
+"""One real broker on this machine: formatted, started, waited for, stopped, killed, started again.
+
+A combined broker and controller (KRaft), everything replicated once. Its ports and data outlive a
+stop, so a fault test can kill it and bring it back at the same address.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from deploy.local import jars
+from errors import LocalKafkaFailed
+
+HOST = "127.0.0.1"
+READY_S_MAX = 60.0
+"""Readiness takes 3 s on an idle machine; a busy one with two cores gets twenty times that."""
+STOP_S_MAX = 20.0
+PORT_TRIES_MAX = 50
+# A client that redials a closed port from the ephemeral range can be handed that very port as its
+# own source and connect to itself, which then keeps the broker from coming back: stay below it.
+PORTS = range(10_000, 30_000)
+CLUSTER_ID = "c2hvYWwtbG9jYWwta2Fma2"
+
+# Kafka's clients are polite about restarts; these make one small broker behave like a real one
+# without its size. The cleaner's buffer alone would take a quarter of the heap. After a kill the
+# controller lets the broker back in only when its old session has run out: 9 s by default.
+SERVER = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=BROKER://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=BROKER://{host}:{port}
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=BROKER
+controller.listener.names=CONTROLLER
+log.dirs={data}
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+num.recovery.threads.per.data.dir=2
+auto.create.topics.enable=false
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.cleaner.dedupe.buffer.size=33554432
+log.cleaner.threads=1
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+"""
+
+JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+
+
+class LocalKafka:
+    """A broker whose properties, data and logs live in `folder`; not for use from several threads.
+
+    `port` is the wanted port; None picks a free one. A folder used before keeps its ports and data.
+    With `detached` the broker outlives this process; otherwise it dies with it, however it ends.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, detached: bool = False) -> None:
+        self.folder = folder.resolve()
+        self._wanted_port = port
+        self._detached = detached
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
+        self._port = _port_in(self.folder / "server.properties")
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients; LocalKafkaFailed before the first start."""
+        if self._port is None:
+            raise LocalKafkaFailed(f"the Kafka in {self.folder} was never started: it has no address yet")
+        return f"{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process id while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Format the storage if it is new, start the broker and wait until it answers.
+
+        Raises LocalKafkaFailed, with the end of the log, if it ends or stays silent for 60 s.
+        """
+        if self.pid:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        classpath = jars.classpath()
+        if self._port is None:
+            self._format(classpath)
+        self._process = self._java(classpath, "kafka.Kafka", str(self.folder / "server.properties"))
+        if not self._detached:
+            self._watch = _stop_when_we_end(self._process.pid)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Ask the broker to end, and end it if it has not within 20 s; data and ports stay."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the broker at once, as a crash would; data and ports stay."""
+        self._end(signal.SIGKILL)
+
+    def remove(self) -> None:
+        """Stop and delete the folder with everything in it."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._port = None
+
+    def log_end(self, bytes_max: int = 3000) -> str:
+        """Return the end of what the broker wrote: its console, then its log."""
+        parts = []
+        for name in ("console.log", "kafka.log"):
+            path = self.folder / name
+            if path.exists():
+                parts.append(f"--- {path}\n" + path.read_text(errors="replace")[-bytes_max:])
+        return "\n".join(parts)
+
+    def __enter__(self) -> LocalKafka:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            if process.poll() is None:
+                process.send_signal(how)
+            try:
+                process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_S_MAX)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            # It must be gone before the broker's pid can be given to another process.
+            watch.kill()
+            watch.communicate()
+
+    def _format(self, classpath: str) -> None:
+        """Choose ports, write the properties and format the data folder; the ports come last.
+
+        A folder without a complete format has no port, so an interrupted one is begun again.
+        """
+        port = self._wanted_port if self._wanted_port is not None else free_port()
+        controller_port = free_port()
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        properties = self.folder / "server.properties.new"
+        properties.write_text(
+            SERVER.format(host=HOST, port=port, controller_port=controller_port, data=self.folder / "data")
+        )
+        arguments = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties))
+        code = self._java(classpath, *arguments).wait(READY_S_MAX)
+        if code != 0:
+            raise LocalKafkaFailed(f"formatting {self.folder} ended with {code}\n{self.log_end()}")
+        properties.rename(self.folder / "server.properties")
+        self._port = port
+
+    def _java(self, classpath: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [str(jars.java()), *JVM]
+        command += [f"-Dlog4j2.configurationFile={jars.HERE / 'log4j2.xml'}"]
+        command += [f"-Dshoal.kafka.folder={self.folder}", "-cp", classpath, *arguments]
+        with (self.folder / "console.log").open("ab") as console:
+            # Its own session, so that an interrupt at the terminal reaches us first and we stop it.
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+            )
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None and self._port is not None
+        deadline = time.monotonic() + READY_S_MAX
+        while time.monotonic() < deadline:
+            code = self._process.poll()
+            if code is not None:
+                raise LocalKafkaFailed(f"Kafka ended with {code} while starting\n{self.log_end()}")
+            if answers(HOST, self._port):
+                return
+            time.sleep(0.05)
+        raise LocalKafkaFailed(f"Kafka gave no answer at {self.bootstrap} for {READY_S_MAX} s\n{self.log_end()}")
+
+
+def answers(host: str, port: int, timeout_s: float = 2.0) -> bool:
+    """Ask for ApiVersions (key 18, version 0): True if a broker answers without an error.
+
+    A broker opens its port before it may serve; it answers only once it is registered and unfenced.
+    """
+    body = struct.pack(">hhih", 18, 0, 1, -1)
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            with connection.makefile("rb") as stream:
+                head = stream.read(10)
+    except OSError:
+        return False
+    if len(head) < 10:
+        return False
+    _, correlation, error = struct.unpack(">iih", head)
+    return (correlation, error) == (1, 0)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 nobody listens on, below the range clients dial from."""
+    for _ in range(PORT_TRIES_MAX):
+        port = random.choice(PORTS)
+        if is_free(port):
+            return port
+    raise LocalKafkaFailed(f"no free port found in {PORT_TRIES_MAX} tries between {PORTS[0]} and {PORTS[-1]}")
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a broker could listen on this port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        # As Java does: a connection of the last broker that lingers closed must not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _port_in(properties: Path) -> int | None:
+    if not properties.exists():
+        return None
+    for line in properties.read_text().splitlines():
+        if line.startswith("advertised.listeners="):
+            return int(line.rsplit(":", 1)[1])
+    return None
+
+
+def _stop_when_we_end(pid: int) -> subprocess.Popen[bytes]:
+    """Start a shell that waits for our end of a pipe to close, then stops the broker.
+
+    The kernel closes the pipe however this process ends, also when it is killed.
+    """
+    script = 'read -r _; kill "$1"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, "watch", str(pid)], stdin=subprocess.PIPE, start_new_session=True
+    )
+
+
+def end_by_pid(pid: int, seconds_max: float = STOP_S_MAX) -> None:
+    """Stop a broker that is not our child: ask, wait, then insist."""
+    deadline = time.monotonic() + seconds_max
+    try:
+        os.kill(pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
