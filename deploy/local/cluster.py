@@ -74,5 +74,6 @@ def _state(folder: Path) -> tuple[int, str] | None:
     except FileNotFoundError:
         return None
     pid, bootstrap = int(state["pid"]), str(state["bootstrap"])
-    shown = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True)
+    command = ["ps", "-ww", "-o", "args=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
     return (pid, bootstrap) if str(folder.resolve()) in shown.stdout else None

@@ -202,7 +202,9 @@ class LocalKafka:
             if answers(HOST, self._port):
                 return
             time.sleep(0.05)
-        raise LocalKafkaFailed(f"Kafka gave no answer at {self.bootstrap} for {READY_S_MAX} s\n{self.log_end()}")
+        raise LocalKafkaFailed(
+            f"Kafka gave no answer at {self.bootstrap} for {READY_S_MAX} s\n{self.log_end()}"
+        )
 
 
 def answers(host: str, port: int, timeout_s: float = 2.0) -> bool:

@@ -1,0 +1,1 @@
+"""Everything a partition knows about its customers, as columns; pure."""
