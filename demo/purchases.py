@@ -169,11 +169,13 @@ def _thousandths(prices: npt.NDArray[np.float64]) -> Int64s:
     whole = np.rint(scaled)
     if np.any(np.abs(scaled - whole) > 1e-4):
         raise ValueError("a price is finer than a thousandth")
-    return whole.astype(np.int64)
+    thousandths: Int64s = whole.astype(np.int64)
+    return thousandths
 
 
 def _minor_units(thousandths: Int64s) -> Int64s:
     """Round thousandths to hundredths, half to even."""
     whole, rest = np.divmod(thousandths, 10)
     up = (rest > 5) | ((rest == 5) & (whole % 2 == 1))
-    return whole + up
+    rounded: Int64s = whole + up
+    return rounded
