@@ -33,8 +33,7 @@ def refuse_unframed(value: bytes | None) -> None:
     """Raise the RecordError that says why `value` has no readable header; return when it has one."""
     if value is None:
         raise errors.NullValue(
-            "value: expected a framed Avro record, got null; events is not compacted, so a tombstone "
-            "means nothing here: write an Erased event instead"
+            "value: expected a framed Avro record, got null; write an event: a tombstone means nothing here"
         )
     if not value:
         raise errors.UndecodableValue("value: expected a framed Avro record, got 0 bytes")

@@ -32,7 +32,7 @@ class Stored:
     fingerprint: bytes = field(compare=False)
     """CRC-64-AVRO of the canonical form: 8 bytes, little-endian, as on the wire."""
     parsed: dict[str, Any] = field(repr=False, compare=False)
-    """The schema as fastavro parsed it: fastavro reads and writes with this."""
+    """The schema as fastavro parsed it, without logical types: times are int UTC ms both ways."""
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ def store(text: str, version: int, *, source: str) -> Stored:
     """Read one schema; a SchemaError naming `source` when it is not a named Avro record."""
     try:
         schema = json.loads(text)
-        parsed = fastavro.schema.parse_schema(json.loads(text))
+        parsed = fastavro.schema.parse_schema(_without_logical_types(schema))
         canonical = fastavro.schema.to_parsing_canonical_form(schema)
         # fastavro's hex digits are the little-endian bytes, in wire order.
         fingerprint = bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
@@ -137,3 +137,11 @@ def committed() -> Registry:
 
 def _snake_case(type_name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type_name).lower()
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
+    if isinstance(schema, list):
+        return [_without_logical_types(one) for one in schema]
+    return schema
