@@ -1,0 +1,209 @@
+"""Conditions: truths about a customer at an instant, with the next instant time alone could flip them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from typing import Literal, Protocol
+
+import numpy as np
+
+from streams.customers.facts import Bools, Int64s
+from streams.segments.measures import BOUND, MISSING, Measure
+from streams.segments.view import FAR_MS, View, Window
+
+Operator = Literal[">=", ">", "<", "<=", "==", "!="]
+
+
+class Condition(Protocol):
+    """A truth per customer. Two-valued: a comparison with something missing is false."""
+
+    timeless: bool
+    """Whether time alone never changes it, so that its deadline need not be asked for."""
+
+    def windows(self) -> Iterable[Window]:
+        """Return the windows it reads."""
+        ...
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        ...
+
+    def due(self, view: View) -> Int64s:
+        """Return int64[n]: the next instant > now at which it could differ, FAR_MS or later if never."""
+        ...
+
+
+class Compare:
+    """A measure against a constant: a truth per band that the constant cuts."""
+
+    timeless = False
+
+    def __init__(self, measure: Measure, operator: Operator, threshold: int) -> None:
+        self.measure = measure
+        # Measures are whole numbers, so `> k` is `>= k + 1`: every operator is one or two cuts.
+        first = threshold + 1 if operator in (">", "<=") else threshold
+        cuts = (first,) if operator[0] in "<>" else (first, first + 1)
+        truths = {"<": (True, False), ">": (False, True), "=": (False, True, False), "!": (True, False, True)}
+        self._first = first
+        self._cuts = np.array(cuts, np.int64)
+        self._truths = np.array(truths[operator[0]])
+        self._floors = np.array([-BOUND, *cuts], np.int64)
+        self._ceilings = np.array([*cuts, BOUND], np.int64)
+        self._guarded = measure.optional and bool(self._truths[0])
+
+    def windows(self) -> Iterable[Window]:
+        """Return the measure's windows."""
+        return self.measure.windows()
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        value = view.value(self.measure)
+        truth: Bools = self._truths.take(self._band(value))
+        return truth & (value != MISSING) if self._guarded else truth
+
+    def due(self, view: View) -> Int64s:
+        """Return when the measure leaves the band it is in."""
+        band = self._band(view.value(self.measure))
+        return self.measure.leaves(view, self._floors.take(band), self._ceilings.take(band))
+
+    def _band(self, value: Int64s) -> Int64s:
+        band: Int64s = self._cuts.searchsorted(value, "right")
+        return band
+
+
+class HasPaid:
+    """Whether there ever was an order with a net above 0."""
+
+    timeless = True
+
+    def windows(self) -> Iterable[Window]:
+        """Return none."""
+        return ()
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        paid: Bools = view.paid_ms("last") < FAR_MS
+        return paid
+
+    def due(self, view: View) -> Int64s:
+        """Return FAR_MS: only an order changes it."""
+        return _never(view)
+
+
+class Returned:
+    """Whether a paid order in the trailing window came after a silence of at least `silence_ms`.
+
+    Only the first order in the window can: the others follow it within the window, which must be
+    at least a day shorter than the silence, so that an order dated minutes ahead changes nothing.
+    """
+
+    timeless = False
+
+    def __init__(self, length_ms: int, silence_ms: int) -> None:
+        if length_ms >= silence_ms:
+            raise ValueError(f"length_ms={length_ms}: expected less than silence_ms={silence_ms}")
+        self.window = Window("orders", length_ms)
+        self.silence_ms = silence_ms
+
+    def windows(self) -> Iterable[Window]:
+        """Return its window."""
+        return (self.window,)
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        span, first = view.span("orders"), view.first_in(self.window)
+        if not span.longest:
+            return first < 0
+        # An order without predecessor in the run is the first ever, 0 ms after itself, unless older
+        # ones were folded away. Those lie further back than the longest window, which holds window
+        # and silence together, so comparing with the first ever says the same as with the last folded.
+        predecessor = np.where(
+            first > span.start, span.times.take(first - 1, mode="clip"), view.paid_ms("first")
+        )
+        silence = span.times.take(first, mode="clip") - predecessor
+        returned: Bools = (silence >= self.silence_ms) & (first < span.end)
+        return returned
+
+    def due(self, view: View) -> Int64s:
+        """Return when the order that ended the silence leaves the window; nothing else ends or begins it."""
+        leaves = view.span("orders").time_at(view.first_in(self.window), self.window.length_ms)
+        return np.where(view.value(self), leaves, FAR_MS)
+
+
+class Not:
+    """The opposite of a condition."""
+
+    def __init__(self, condition: Condition) -> None:
+        self.condition = condition
+        self.timeless = condition.timeless
+
+    def windows(self) -> Iterable[Window]:
+        """Return the condition's windows."""
+        return self.condition.windows()
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        opposite: Bools = ~view.value(self.condition)
+        return opposite
+
+    def due(self, view: View) -> Int64s:
+        """Return the condition's own deadline."""
+        return view.due(self.condition)
+
+
+class _Joined:
+    """All or any of some conditions: `decisive` is the truth of one child that settles the whole."""
+
+    def __init__(self, decisive: bool, conditions: tuple[Condition, ...]) -> None:
+        if not conditions:
+            raise ValueError("conditions=(): expected at least one")
+        self.conditions = conditions
+        self.timeless = all(condition.timeless for condition in conditions)
+        self._decisive = decisive
+
+    def windows(self) -> Iterable[Window]:
+        """Return the windows of all conditions."""
+        return (window for condition in self.conditions for window in condition.windows())
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        join = np.logical_or if self._decisive else np.logical_and
+        return reduce(join, [view.value(condition) for condition in self.conditions])
+
+    def due(self, view: View) -> Int64s:
+        """Return the earliest deadline that matters.
+
+        While children settle the whole, it holds until the last of them could flip; when
+        none does, the first child to flip can settle it.
+        """
+        dues = [_never(view) if child.timeless else view.due(child) for child in self.conditions]
+        open_until = reduce(np.minimum, dues)
+        settled = view.value(self)
+        if not self._decisive:
+            settled = ~settled
+        if not settled.any():
+            return open_until
+        held = [
+            np.where(view.value(child) == self._decisive, due, view.now_ms)
+            for child, due in zip(self.conditions, dues, strict=True)
+        ]
+        return np.where(settled, reduce(np.maximum, held), open_until)
+
+
+class And(_Joined):
+    """Whether all conditions hold."""
+
+    def __init__(self, *conditions: Condition) -> None:
+        super().__init__(False, conditions)
+
+
+class Or(_Joined):
+    """Whether any condition holds."""
+
+    def __init__(self, *conditions: Condition) -> None:
+        super().__init__(True, conditions)
+
+
+def _never(view: View) -> Int64s:
+    return np.full(len(view.slots), FAR_MS)

@@ -1,0 +1,77 @@
+"""The definition: every constant that decides who is in which segment, under one version and hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from streams.segments.currencies import Rates
+from streams.segments.grid import Grid
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """The constants of the lifecycle dimension; durations in ms."""
+
+    at_risk_ms: int
+    """A: a silence this long puts a customer at risk."""
+    churned_ms: int
+    """C: a silence this long makes one churned, and coming back after it reactivated."""
+    recent_ms: int
+    """N: how long new customers stay new and returning ones reactivated. At least a day below C."""
+    loyal_tenure_ms: int
+    loyal_recency: int
+    """The least R score of a loyal customer."""
+    loyal_frequency: int
+    """The least F score of a loyal customer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One version of what Shoal computes. Built by loading.load(), which checks every constant."""
+
+    version: int
+    rates: Rates
+    window_ms: int
+    """The trailing window of F and M."""
+    r_edges_ms: tuple[int, int, int, int]
+    """Ascending ages of the last order: below the first is R 5, from the last on R 1."""
+    f_edges: tuple[int, int, int, int]
+    """Ascending counts of orders: below the first is F 1, from the last on F 5."""
+    m_edges_minor: tuple[int, int, int, int]
+    """Ascending nets in minor units of the reporting currency: below the first is M 1."""
+    grid: Grid
+    lifecycle: Lifecycle
+
+    @property
+    def reporting_currency(self) -> str:
+        """The ISO 4217 code all amounts are converted to."""
+        return self.rates.reporting_currency
+
+    @property
+    def longest_window_ms(self) -> int:
+        """How far back facts decide anything: the window of F and M, or a silence and what follows it."""
+        return max(self.window_ms, self.lifecycle.recent_ms + self.lifecycle.churned_ms)
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256, in hex, of the content: equal however the file is laid out or commented."""
+        lifecycle = self.lifecycle
+        content = {
+            "version": self.version,
+            "reporting_currency": self.reporting_currency,
+            "rates": {code: str(rate) for code, rate in self.rates.declared.items()},
+            "window_ms": self.window_ms,
+            "r_edges_ms": self.r_edges_ms,
+            "f_edges": self.f_edges,
+            "m_edges_minor": self.m_edges_minor,
+            # The order of names is the order of codes; the order of a name's cells is nothing.
+            "grid": [[name, sorted(cells)] for name, cells in self.grid.claims],
+            "columns": sorted([column, sorted(sums)] for column, sums in self.grid.columns),
+            "lifecycle": {name: getattr(lifecycle, name) for name in lifecycle.__dataclass_fields__},
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

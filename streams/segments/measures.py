@@ -1,0 +1,198 @@
+"""Measures: whole numbers about a customer at an instant, each knowing when time alone moves it.
+
+The one way to a deadline starts here: `leaves` answers, per customer, the earliest instant
+after now at which the measure could stop lying in [floor, ceiling). It may be early, never
+late. Everything built on a measure asks that one question with its own bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from streams.customers.facts import Int64s
+from streams.segments.view import FAR_MS, Paid, View, Window
+
+BOUND = 1 << 61
+"""A bound no measure reaches: [-BOUND, BOUND) is never left."""
+
+MISSING = -BOUND
+"""The value of an age of something that never happened: below every bound."""
+
+
+class Measure(Protocol):
+    """A whole number per customer."""
+
+    optional: bool
+    """Whether the value can be MISSING; any comparison with that is false."""
+
+    def windows(self) -> Iterable[Window]:
+        """Return the windows it reads, so that they are searched for together."""
+        ...
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n]."""
+        ...
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """Return int64[n]: the earliest instant > now at which the value could be < floor or
+        >= ceiling, given that it is in between now; FAR_MS or later when time alone never does it."""
+        ...
+
+
+class Count:
+    """How many entries of a series lie in a window."""
+
+    optional = False
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+
+    def windows(self) -> Iterable[Window]:
+        """Return its window."""
+        return (self.window,)
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n] >= 0."""
+        count: Int64s = view.span(self.window.series).end - view.first_in(self.window)
+        return count
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """Time alone only lowers a count: it falls below k when the k-th newest entry leaves."""
+        span = view.span(self.window.series)
+        # With a floor of 0 or less the index is the run's end or beyond, where nothing leaves.
+        return span.time_at(span.end - floor, self.window.length_ms)
+
+
+class Sum:
+    """The sum of a series' values over a window; the values are positive."""
+
+    optional = False
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+
+    def windows(self) -> Iterable[Window]:
+        """Return its window."""
+        return (self.window,)
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n] >= 0, in the unit of the values."""
+        total: Int64s = view.span(self.window.series).whole - view.before(self.window)
+        return total
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """Time alone only lowers a sum of positive values: the prefix sums say which entry does it."""
+        span = view.span(self.window.series)
+        # Once the entry j has left, what remains is whole - sums[j]; find the first j that takes
+        # the sum below the floor.
+        last = view.first_above(span, self.window, span.whole - floor)
+        return span.time_at(last, self.window.length_ms)
+
+
+class Net:
+    """Spend minus refunds over one window; may be negative, and time alone moves it both ways."""
+
+    optional = False
+
+    def __init__(self, length_ms: int) -> None:
+        self.spend = Sum(Window("orders", length_ms))
+        self.refunds = Sum(Window("refunds", length_ms))
+
+    def windows(self) -> Iterable[Window]:
+        """Return the windows of both sums."""
+        return (self.spend.window, self.refunds.window)
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n] in minor units."""
+        spend: Int64s = view.value(self.spend)
+        if not view.span("refunds").longest:
+            return spend
+        refunds: Int64s = view.value(self.refunds)
+        return spend - refunds
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """The earlier of two instants, each right if the other side stood still.
+
+        The net falls below the floor no sooner than the spend alone falls below floor + today's
+        refunds (a refund leaving only helps), and reaches the ceiling no sooner than the refunds
+        that leave alone lift it there (an order leaving only hinders).
+        """
+        span = view.span("refunds")
+        if not span.longest:
+            return self.spend.leaves(view, floor, ceiling)
+        falls = self.spend.leaves(view, floor + view.value(self.refunds), ceiling)
+        lift = view.before(self.refunds.window) + (ceiling - view.value(self))
+        last = view.first_above(span, self.refunds.window, lift - 1)
+        return np.minimum(falls, span.time_at(last, self.refunds.window.length_ms))
+
+
+class Age:
+    """Elapsed ms since the first or the last paid order, of all time; 0 for one in the future."""
+
+    optional = True
+
+    def __init__(self, of: Paid) -> None:
+        self._of = of
+
+    def windows(self) -> Iterable[Window]:
+        """Return none: the first and the last order are kept for ever."""
+        return ()
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n] in ms, MISSING for a customer who never paid."""
+        at = view.paid_ms(self._of)
+        return np.where(at < FAR_MS, np.maximum(view.now_ms - at, 0), MISSING)
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """Time alone only raises an age."""
+        return view.paid_ms(self._of) + ceiling
+
+
+class Bands:
+    """A score 1..len(edges)+1: which of the half-open bands cut by ascending edges a measure lies in."""
+
+    optional = False
+
+    def __init__(self, measure: Measure, edges: Sequence[int], *, descending: bool = False) -> None:
+        """With `descending` the lowest band scores highest, as for the age of the last order."""
+        if list(edges) != sorted(set(edges)):
+            raise ValueError(f"edges={edges!r}: expected strictly ascending numbers")
+        self.measure = measure
+        scores = range(1, len(edges) + 2)
+        self._edges = np.array(edges, np.int64)
+        self._scores = np.array(scores[::-1] if descending else scores, np.int64)
+        self._floors = np.array([-BOUND, *edges], np.int64)
+        self._ceilings = np.array([*edges, BOUND], np.int64)
+        self._band = _Band(measure, self._edges)
+
+    def windows(self) -> Iterable[Window]:
+        """Return the measure's windows."""
+        return self.measure.windows()
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n] scores; ties score alike, MISSING counts as the lowest value."""
+        scores: Int64s = self._scores.take(view.value(self._band))
+        return scores
+
+    def due(self, view: View) -> Int64s:
+        """Return the next instant > now at which the score could differ."""
+        band = view.value(self._band)
+        return self.measure.leaves(view, self._floors.take(band), self._ceilings.take(band))
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """A score that does not change leaves no bounds; every change of a score is a deadline anyway."""
+        return view.due(self)
+
+
+class _Band:
+    """The index of the band a measure lies in, shared by the score and its deadline."""
+
+    def __init__(self, measure: Measure, edges: Int64s) -> None:
+        self._measure, self._edges = measure, edges
+
+    def evaluate(self, view: View) -> Int64s:
+        band: Int64s = self._edges.searchsorted(view.value(self._measure), "right")
+        return band
