@@ -1,0 +1,259 @@
+"""Records of one partition to facts, ticks and dead letters: the first stage of a step. Pure CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Protocol
+
+import numpy as np
+
+import errors
+from schemas.decoding import decode
+from streams import checks as checking
+from streams.checks import Checks, Record
+from streams.columns import empty_strings, int64s_of, joined, strings_of
+from streams.customers.facts import Facts, Int64s, Kind, Strings, TraitValue, UInt8s
+from streams.segments.currencies import Rates
+from streams.traits import ENCODED_BYTES_MAX, encoded_bytes, traits_of
+
+SIGN_UP_SOURCE = "signup_source"
+"""The trait that holds SignedUp.source, unless the event sets one of that name itself."""
+
+_KINDS = {
+    "SignedUp": Kind.SIGNED_UP,
+    "ProfileUpdated": Kind.PROFILE_UPDATED,
+    "Purchased": Kind.PURCHASED,
+    "Refunded": Kind.REFUNDED,
+}
+
+
+class Priced(Protocol):
+    """What is asked of a definition."""
+
+    @property
+    def rates(self) -> Rates:
+        """The currencies that have a rate, and their conversion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What n records say. Every position (an index into the records) is in exactly one part."""
+
+    facts: Facts
+    """In log order."""
+    tick_position: Int64s
+    """Ascending."""
+    tick_ms: Int64s
+    """The event time each tick says has been reached, in log order; not checked to be ascending."""
+    dead: tuple[tuple[int, errors.RecordError], ...]
+    """(position, why), in log order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The good rows of one type, in log order: Facts, but with sparse columns by position."""
+
+    position: Int64s
+    kind: UInt8s
+    customer: Strings
+    event_id: Strings
+    occurred_at_ms: Int64s
+    natural_id: Strings
+    order_id: Strings
+    refund_kind: UInt8s
+    amount_minor: Int64s
+    traits: dict[int, Mapping[str, TraitValue]]
+    account_id: dict[int, str]
+
+
+def read(records: Sequence[Record], *, partition: int, definition: Priced) -> Reading:
+    """Decode and check records of one partition.
+
+    A record that fails is dead, for the first check it fails: a value; framing, fingerprint,
+    decoding, UTF-8; ids of 1 to 256 bytes; the key equal to the customer id (a Tick's: to the
+    partition's number); amount and currency; refund kind; traits; time. The message names place,
+    field, value and fix. Amounts are converted with `definition.rates`. Never raises for what a
+    record holds.
+    """
+    decoded = decode(list(map(attrgetter("value"), records)))
+    dead = {failure.position: failure.error for failure in decoded.failures}
+    read_rows: list[_Rows] = []
+    ticks: list[tuple[Int64s, Int64s]] = []
+    for group in decoded.groups:
+        checks = Checks(group, records, partition)
+        if group.type in _KINDS:
+            read_rows.append(_events(checks, _KINDS[group.type], definition.rates))
+        elif group.type == "Tick":
+            ticks.append(_ticks(checks))
+        else:
+            checks.refuse(range(len(checks)), "value", "an event", lambda _: "none", "write it elsewhere")
+        if checks.failed:
+            rows = group.rows.tolist()
+            dead |= {rows[row]: error for row, error in checks.failed.items()}
+    tick_position, tick_ms = _in_order(ticks)
+    return Reading(
+        _facts(read_rows),
+        tick_position,
+        tick_ms,
+        tuple((at, _placed(dead[at], records[at], partition)) for at in sorted(dead)),
+    )
+
+
+def _events(checks: Checks, kind: Kind, rates: Rates) -> _Rows:
+    batch, count = checks.group.batch, len(checks)
+    customer = strings_of(batch.column("customer_id"))
+    checking.check_id(checks, "customer_id", customer, errors.InvalidCustomerId)
+    natural = event_id = strings_of(batch.column("event_id"))
+    checking.check_id(checks, "event_id", event_id)
+    order = empty_strings(count)
+    if kind is Kind.PURCHASED:
+        natural = strings_of(batch.column("order_id"))
+        checking.check_id(checks, "order_id", natural)
+    elif kind is Kind.REFUNDED:
+        natural = strings_of(batch.column("refund_id"))
+        checking.check_id(checks, "refund_id", natural)
+        order = checking.optional_id(checks, "order_id")
+    checking.optional_id(checks, "account_id")
+    checking.check_keys(checks, customer)
+    amount, refund_kind = np.zeros(count, np.int64), np.zeros(count, np.uint8)
+    traits: dict[int, Mapping[str, TraitValue]] = {}
+    if kind in (Kind.PURCHASED, Kind.REFUNDED):
+        amount = checking.amounts(checks, rates)
+        if kind is Kind.REFUNDED:
+            refund_kind = checking.refund_kinds(checks)
+    else:
+        traits = _traits(checks, kind)
+    times = int64s_of(batch.column("occurred_at"))
+    checking.check_times(checks, "occurred_at", times, future_ms_max=checking.FUTURE_MS_MAX)
+    rows = _Rows(
+        checks.group.rows, np.full(count, kind, np.uint8), customer, event_id, times, natural, order,
+        refund_kind, amount, traits, _accounts(checks),
+    )  # fmt: skip
+    return rows if not checks.failed else _take(rows, checks.good())
+
+
+def _traits(checks: Checks, kind: Kind) -> dict[int, Mapping[str, TraitValue]]:
+    """Return position to the traits set, for the events that set any, refusing those out of bounds."""
+    batch = checks.group.batch
+
+    def refuse(row: int, expected: str, got: str) -> None:
+        checks.refuse([row], "traits", expected, lambda _: got, "keep bulky or nested data elsewhere")
+
+    traits = traits_of(batch.column("traits"), refuse)
+    sources = batch.column("source").to_pylist() if kind is Kind.SIGNED_UP else None
+    found: dict[int, Mapping[str, TraitValue]] = {}
+    for row, position in enumerate(checks.group.rows.tolist()):
+        named = traits.of(row)
+        if sources is not None and sources[row] is not None:
+            named.setdefault(SIGN_UP_SOURCE, sources[row])
+        # Traits are never longer than the record they came in, so only a long record is measured.
+        if len(checks.records[row].value or b"") > ENCODED_BYTES_MAX:
+            size = encoded_bytes(named)
+            if size > ENCODED_BYTES_MAX:
+                refuse(row, f"at most {ENCODED_BYTES_MAX} bytes in all", f"{size}")
+        if named:
+            found[position] = named
+    return found
+
+
+def _accounts(checks: Checks) -> dict[int, str]:
+    column = checks.group.batch.column("account_id")
+    if column.null_count == len(column):
+        return {}
+    positions = checks.group.rows.tolist()
+    return {
+        position: account
+        for position, account in zip(positions, column.to_pylist(), strict=True)
+        if account is not None
+    }
+
+
+def _take(rows: _Rows, good: Int64s) -> _Rows:
+    position = rows.position[good]
+    kept = frozenset(position.tolist())
+    return _Rows(
+        position,
+        rows.kind[good],
+        rows.customer.take(good),
+        rows.event_id.take(good),
+        rows.occurred_at_ms[good],
+        rows.natural_id.take(good),
+        rows.order_id.take(good),
+        rows.refund_kind[good],
+        rows.amount_minor[good],
+        {at: traits for at, traits in rows.traits.items() if at in kept},
+        {at: account for at, account in rows.account_id.items() if at in kept},
+    )
+
+
+def _facts(parts: list[_Rows]) -> Facts:
+    """Merge the rows of each type into log order."""
+    if not parts:
+        none, strings = np.zeros(0, np.int64), empty_strings(0)
+        flags = np.zeros(0, np.uint8)
+        return Facts(none, flags, strings, strings, none, strings, strings, flags, none, {}, {})
+    merged = parts[0] if len(parts) == 1 else _merged(parts)
+    position = merged.position
+    # The row of a position: they are ascending, and every key is one of them.
+    with_traits = np.searchsorted(position, np.fromiter(merged.traits, np.int64)).tolist()
+    with_account = np.searchsorted(position, np.fromiter(merged.account_id, np.int64)).tolist()
+    return Facts(
+        position,
+        merged.kind,
+        merged.customer,
+        merged.event_id,
+        merged.occurred_at_ms,
+        merged.natural_id,
+        merged.order_id,
+        merged.refund_kind,
+        merged.amount_minor,
+        dict(zip(with_traits, merged.traits.values(), strict=True)),
+        dict(zip(with_account, merged.account_id.values(), strict=True)),
+    )
+
+
+def _merged(parts: list[_Rows]) -> _Rows:
+    position = np.concatenate([part.position for part in parts])
+    order = np.argsort(position)
+    return _Rows(
+        position[order],
+        np.concatenate([part.kind for part in parts])[order],
+        joined([part.customer for part in parts]).take(order),
+        joined([part.event_id for part in parts]).take(order),
+        np.concatenate([part.occurred_at_ms for part in parts])[order],
+        joined([part.natural_id for part in parts]).take(order),
+        joined([part.order_id for part in parts]).take(order),
+        np.concatenate([part.refund_kind for part in parts])[order],
+        np.concatenate([part.amount_minor for part in parts])[order],
+        {at: traits for part in parts for at, traits in part.traits.items()},
+        {at: account for part in parts for at, account in part.account_id.items()},
+    )
+
+
+def _ticks(checks: Checks) -> tuple[Int64s, Int64s]:
+    """Return (positions, times) of the good ticks of one schema version."""
+    times = int64s_of(checks.group.batch.column("at"))
+    checking.check_tick_keys(checks)
+    checking.check_times(checks, "at", times, future_ms_max=None)
+    if not checks.failed:
+        return checks.group.rows, times
+    good = checks.good()
+    return checks.group.rows[good], times[good]
+
+
+def _in_order(ticks: list[tuple[Int64s, Int64s]]) -> tuple[Int64s, Int64s]:
+    if len(ticks) == 1:
+        return ticks[0]
+    if not ticks:
+        none = np.zeros(0, np.int64)
+        return none, none
+    position = np.concatenate([at for at, _ in ticks])
+    order = np.argsort(position)
+    return position[order], np.concatenate([times for _, times in ticks])[order]
+
+
+def _placed(error: errors.RecordError, record: Record, partition: int) -> errors.RecordError:
+    """Return the error with its place in front: a message is often read without its headers."""
+    return type(error)(f"partition {partition} offset {record.offset}: {error}")
