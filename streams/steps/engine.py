@@ -1,0 +1,416 @@
+"""The engine of one partition: chunks in, whole steps applied, one bounded transaction at a time out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from clock import Clock
+from errors import (
+    ApplyFailed,
+    DefinitionMismatch,
+    InvalidField,
+    RecordError,
+    StateCorrupt,
+    TopicMismatch,
+    WrongPartition,
+)
+from streams.customers.facts import Facts, Int64s
+from streams.customers.hashing import partitions_of
+from streams.customers.partition_row import PartitionRow
+from streams.customers.rows import PARTITION_ROW_KEY, Restorer
+from streams.customers.table import CustomerTable, Result
+from streams.kafka.seam import Chunk, DeadLetter, Record, Row, Transaction
+from streams.reading import read
+from streams.segments.definition import Definition
+from streams.segments.evaluate import Evaluator
+from streams.steps.plan import Piece, next_piece
+from streams.steps.rounds import Rounds
+from streams.steps.ticks import Ticks, append_ticks, event_ticks
+from streams.steps.work import Work
+from streams.steps.writing import ChangeWriter
+
+FOLD_MARGIN_MS = 7 * 86_400_000
+"""Facts are kept, and late ones accepted, this much longer than the longest window."""
+
+ROW_BYTES_TYPICAL = 1_700
+"""What one customer adds to a transaction at most: a full open page, its head, two changes and a
+membership, without traits. The byte bound is divided by it to get a bound in customers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one transaction holds at most."""
+
+    rows_max: int = 5_000
+    bytes_max: int = 8 << 20
+
+
+class _SetAside:
+    """A record whose value is withheld, so that reading it cannot fail again."""
+
+    def __init__(self, record: Record) -> None:
+        self.offset, self.timestamp, self.key = record.offset, record.timestamp, record.key
+        self.value = None
+
+
+class PartitionEngine:
+    """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
+
+    Any error leaves the state undefined: the owner drops it and restores. `app` names the
+    pipeline in change ids; `mode` says whose clock drives deadlines (DESIGN: event time with
+    a replayer's Ticks, or append time and then the wall clock).
+    """
+
+    def __init__(
+        self,
+        *,
+        app: str,
+        partition: int,
+        definition: Definition,
+        evaluator: Evaluator,
+        mode: Literal["event", "wall"],
+        wall: Clock,
+        bounds: Bounds | None = None,
+        new_fact_key: Callable[[], bytes] = lambda: os.urandom(16),
+    ) -> None:
+        self.partition, self.definition, self.mode = partition, definition, mode
+        self.bounds = bounds or Bounds()
+        self._evaluator, self._new_fact_key = evaluator, new_fact_key
+        self._writer = ChangeWriter(app, partition, definition, evaluator, wall)
+        self._keep_ms = definition.longest_window_ms + FOLD_MARGIN_MS
+        self.counts: Counter[str] = Counter()
+        self._nanoseconds: Counter[str] = Counter()
+        self.begin_restore()
+
+    # -- restore ---------------------------------------------------------------------------
+
+    def begin_restore(self) -> None:
+        """Forget everything; rows follow."""
+        self._fact_key = self._new_fact_key()
+        self.table = CustomerTable(
+            fact_key=self._fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
+        )
+        self._restorer: Restorer | None = Restorer(self.table)
+        self._partition_row: PartitionRow | None = None
+        self.clock_ms = self.seq = 0
+        self.epoch, self.partitions = 1, 0
+        self.fold_line_ms = -self._keep_ms
+        self._applied = self._taken = 0
+        self._events = 0
+        self._writer.clear()
+        self._dead_letters: list[DeadLetter] = []
+        self._aside: dict[int, str] = {}
+        self._resume_sweep = False
+
+    def restore_row(self, key: bytes, value: bytes | None) -> None:
+        """Take one changelog row, oldest first."""
+        assert self._restorer is not None, "restore_row comes between begin_restore and finish_restore"
+        if key == PARTITION_ROW_KEY:
+            if value is None:
+                raise StateCorrupt(f"partition {self.partition}: its partition row was deleted; rebuild it")
+            self._partition_row = PartitionRow.decode(value)
+        else:
+            self._restorer.add(key, value)
+
+    def finish_restore(self, *, partitions: int) -> int | None:
+        """Build the state; return the partition row's source offset, None when there is no row.
+
+        Raises StateCorrupt for customers without a partition row, TopicMismatch when the
+        partition count is not the one the state was built with, DefinitionMismatch when
+        another definition built it.
+        """
+        assert self._restorer is not None, "finish_restore comes once after begin_restore"
+        self._restorer.finish()
+        self._restorer = None
+        self.partitions = partitions
+        row = self._partition_row
+        if row is None:
+            if len(self.table.slots):
+                raise StateCorrupt(
+                    f"partition {self.partition}: {len(self.table.slots)} customers but no partition row;"
+                    " the customers topic was changed from outside: rebuild it"
+                )
+            return None
+        if row.partitions != partitions:
+            raise TopicMismatch(
+                f"partition {self.partition}: events has {partitions} partitions, the state was built with"
+                f" {row.partitions}; a new count needs a rebuild under a new prefix"
+            )
+        mine = (self.definition.version, self.definition.hash)
+        if (row.definition_version, row.definition_hash) != mine:
+            raise DefinitionMismatch(
+                f"partition {self.partition}: built by definition {row.definition_version}"
+                f" ({row.definition_hash[:12]}), this worker holds {mine[0]} ({mine[1][:12]});"
+                " start it with that segments.yaml, or under a new prefix"
+            )
+        self.clock_ms, self.seq, self.epoch = row.clock_ms, row.seq, row.epoch
+        self.fold_line_ms, self._fact_key = row.fold_line_ms, row.fact_key
+        self.table.fact_key = row.fact_key
+        self._applied = self._taken = row.source_offset
+        # In wall mode a customer whose deadline is not ahead of the clock was left by a cut sweep.
+        self._resume_sweep = self.mode == "wall" and bool(len(self.table.customers_due(self.clock_ms)))
+        return row.source_offset
+
+    def start_at(self, offset: int) -> None:
+        """Begin a fresh partition at `offset`, the beginning of its log."""
+        self._applied = self._taken = offset
+
+    @property
+    def applied_offset(self) -> int:
+        """Next source offset whose record is not yet reflected in the state."""
+        return self._applied
+
+    # -- a chunk ---------------------------------------------------------------------------
+
+    def set_aside(self, offset: int, error: str) -> None:
+        """Make the record at `offset`, not yet begun, a dead letter (ApplyFailed) instead of applying it."""
+        self._aside[offset] = error
+
+    def begin(self, chunk: Chunk) -> Work:
+        """Decode and validate a chunk; nothing but empty slots of new customers changes."""
+        began = time.perf_counter_ns()
+        records = chunk.records
+        if self._aside:
+            records = [_SetAside(r) if r.offset in self._aside else r for r in records]
+        reading = read(records, partition=self.partition, definition=self.definition)
+        dead: list[tuple[int, RecordError]] = [
+            (at, ApplyFailed(self._aside[records[at].offset]))
+            if records[at].offset in self._aside
+            else (at, error)
+            for at, error in reading.dead
+        ]
+        ticks = self._ticks(records, reading.facts.position, reading.tick_position, reading.tick_ms)
+        facts = reading.facts
+        tick_of_row = np.searchsorted(ticks.row, np.arange(len(facts)), "right")
+        clock_before = np.concatenate(([self.clock_ms], ticks.time_ms)).astype(np.int64)[tick_of_row]
+        fold_line_ms = np.maximum(clock_before - self._keep_ms, self.fold_line_ms)
+        slots, strangers = self._slots(facts, fold_line_ms)
+        dead += strangers
+        if self.mode == "wall":
+            dead += [(at, InvalidField(_TICK_IN_WALL_MODE)) for at in reading.tick_position.tolist()]
+        dead.sort(key=lambda each: each[0])
+        work = Work(
+            chunk=chunk,
+            facts=facts,
+            event_ids=list(facts.event_id),
+            slots=slots,
+            tick_of_row=tick_of_row,
+            fold_line_ms=fold_line_ms,
+            ticks=ticks,
+            dead_letters=[self._dead_letter(chunk.records[at], error) for at, error in dead],
+            dead_records=np.array([at for at, _ in dead], np.int64),
+        )
+        self._nanoseconds["decode"] += time.perf_counter_ns() - began
+        return work
+
+    def _ticks(
+        self, records: object, positions: Int64s, tick_positions: Int64s, tick_times_ms: Int64s
+    ) -> Ticks:
+        if self.mode == "event":
+            return event_ticks(tick_positions, tick_times_ms, positions, self.clock_ms)
+        append_ms = np.fromiter((r.timestamp for r in records), np.int64)  # type: ignore[attr-defined]  # a sequence of Record
+        resume, self._resume_sweep = self._resume_sweep, False
+        return append_ticks(append_ms, positions, self.clock_ms, resume=resume)
+
+    def _slots(self, facts: Facts, fold_line_ms: Int64s) -> tuple[Int64s, list[tuple[int, RecordError]]]:
+        """Find or make the customers' slots: -1 where an event is too old, or belongs elsewhere, and is new.
+
+        Only a customer this partition does not know can be in the wrong one, so only these keys
+        are hashed with the partitioner's murmur2.
+        """
+        slots = self.table.slots.find(facts.customer)
+        unknown = np.flatnonzero((slots < 0) & (facts.occurred_at_ms >= fold_line_ms))
+        if not len(unknown):
+            return slots, []
+        names = facts.customer.take(unknown)
+        belongs = partitions_of(names, self.partitions)
+        astray = belongs != self.partition
+        dead: list[tuple[int, RecordError]] = [
+            (
+                int(facts.position[row]),
+                WrongPartition(
+                    f"key {facts.customer[row][:64]!r} in partition {self.partition}: belongs in {target} of"
+                    f" {self.partitions}; produce with the Java-compatible murmur2 partitioner"
+                ),
+            )
+            for row, target in zip(unknown[astray].tolist(), belongs[astray].tolist(), strict=True)
+        ]
+        here = unknown[~astray]
+        slots[here] = self.table.slots.find_or_add(facts.customer.take(here))
+        return slots, dead
+
+    def _dead_letter(self, record: Record, error: RecordError) -> DeadLetter:
+        return DeadLetter(record.offset, record.key, record.value, type(error).__name__, str(error))
+
+    def advance(self, work: Work) -> bool:
+        """Apply one bounded piece; False when pending work must be taken before there is room."""
+        if work.done:
+            return True
+        table = self.table
+        fresh = not self.has_pending()
+        piece = next_piece(
+            work.ticks,
+            table.due_ms[: len(table.slots)],
+            row=work.row,
+            rows=len(work.facts),
+            tick=work.tick,
+            room=self._room(),
+            fresh=fresh,
+        )
+        if piece is None:
+            return False
+        self._apply(work, piece)
+        done = work.records_done()
+        while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
+            self._dead_letters.append(work.dead_letters[work.dead])
+            self.counts["dead"] += 1
+            work.dead += 1
+        records = work.chunk.records
+        self._events += done - work.records
+        work.records = done
+        if done == len(records):
+            work.done = True
+            self._applied = work.chunk.end_offset
+            for offset in [o for o in self._aside if o < self._applied]:
+                del self._aside[offset]
+        elif done:
+            self._applied = records[done - 1].offset + 1
+        return True
+
+    def _room(self) -> int:
+        """How many more customers fit into the pending transaction."""
+        pending_bytes = self.table.dirty_bytes_max + self._writer.pending_bytes
+        room_bytes = max(0, self.bounds.bytes_max - pending_bytes) // ROW_BYTES_TYPICAL
+        return int(min(self.bounds.rows_max - self.table.dirty_count, room_bytes))
+
+    def _apply(self, work: Work, piece: Piece) -> None:
+        """Run one piece of a chunk: its facts, its ticks, and whoever is due at them."""
+        rows = np.arange(work.row, piece.row_end)
+        known = work.slots[rows] >= 0
+        # Of the strangers, those that are no dead letters are too old: they change nothing, so
+        # they make no customer either.
+        strangers = rows[~known]
+        self.counts["too_old"] += int(
+            np.count_nonzero(work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers])
+        )
+        rows = rows[known]
+        tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
+        due_slots = self._due(int(tick_ms[-1])) if len(tick_ms) else np.empty(0, np.int64)
+        if piece.cut_sweep:
+            tick_ms = work.ticks.time_ms[work.tick : work.tick + 1]
+            due_slots, whole = self._first_by_id(self._due(int(tick_ms[0])))
+            piece = Piece(piece.row_end, piece.tick_end + whole)
+        self._run(work, rows, due_slots, tick_ms, tick_of_row=work.tick_of_row[rows] - work.tick)
+        work.row, work.tick = piece.row_end, piece.tick_end
+
+    def _due(self, at_ms: int) -> Int64s:
+        return self.table.customers_due(at_ms)
+
+    def _first_by_id(self, due_slots: Int64s) -> tuple[Int64s, bool]:
+        """The first customers by id that fit, and whether these are all: an order no restart can change."""
+        room = max(1, self._room())
+        if len(due_slots) <= room:
+            return due_slots, True
+        ids = self.table.slots.ids_of(due_slots)
+        order = sorted(range(len(ids)), key=ids.__getitem__)[:room]
+        return due_slots[np.array(order)], False
+
+    def _run(
+        self, work: Work | None, rows: Int64s, due_slots: Int64s, tick_ms: Int64s, tick_of_row: Int64s
+    ) -> None:
+        """Run rounds, number the changes, move the clock."""
+        facts, event_ids = (work.facts, work.event_ids) if work else (_NO_FACTS, ())
+        rounds = Rounds(
+            self.table,
+            self._evaluator,
+            facts=facts,
+            event_ids=event_ids,
+            rows=rows,
+            slots=work.slots[rows] if work else rows,
+            tick_of_row=tick_of_row,
+            fold_line_ms=work.fold_line_ms[rows] if work else rows,
+            due_slots=due_slots,
+            tick_ms=tick_ms,
+            clock_ms=self.clock_ms,
+        )
+        moves = rounds.run()
+        if len(tick_ms):
+            self.clock_ms = max(self.clock_ms, int(tick_ms[-1]))
+            self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
+        if moves is not None:
+            began = time.perf_counter_ns()
+            self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
+            self._nanoseconds["changes"] += time.perf_counter_ns() - began
+        for row in sorted(rounds.refused) if work else ():
+            record = work.chunk.records[int(facts.position[row])]
+            self._dead_letters.append(self._dead_letter(record, InvalidField(_TRAITS_BEYOND_BOUNDS)))
+        for result, count in rounds.results.items():
+            if count:
+                self.counts[Result(result).name.lower()] += count
+        self._nanoseconds.update(rounds.nanoseconds)
+
+    # -- deadlines of an idle partition ----------------------------------------------------
+
+    def sweep(self, now_ms: int) -> bool:
+        """Evaluate deadlines up to `now_ms`; False when cut by the bound: take, then call again."""
+        if now_ms < self.clock_ms:
+            return True
+        due_slots = self._due(now_ms)
+        if not len(due_slots):
+            self.clock_ms = now_ms
+            return True
+        if self._room() < min(len(due_slots), self.bounds.rows_max) and self.has_pending():
+            return False
+        due_slots, whole = self._first_by_id(due_slots)
+        none = np.empty(0, np.int64)
+        self._run(None, none, due_slots, np.array([now_ms], np.int64), none)
+        return whole
+
+    # -- the transaction -------------------------------------------------------------------
+
+    def has_pending(self) -> bool:
+        """Whether anything, if only the offset, moved since the last `take`."""
+        return self._applied != self._taken or self.table.dirty_count > 0
+
+    def take(self) -> Transaction:
+        """Return everything applied since the last `take` and clear it."""
+        began = time.perf_counter_ns()
+        rows: list[Row] = list(self.table.take_rows())
+        rows.append((PARTITION_ROW_KEY, self._row().encode()))
+        changes, memberships = self._writer.take(self.table, epoch=self.epoch)
+        transaction = Transaction(self._applied, rows, changes, memberships, self._dead_letters, self._events)
+        self._dead_letters, self._events, self._taken = [], 0, self._applied
+        self._nanoseconds["rows"] += time.perf_counter_ns() - began
+        return transaction
+
+    def _row(self) -> PartitionRow:
+        return PartitionRow(
+            source_offset=self._applied,
+            clock_ms=self.clock_ms,
+            seq=self.seq,
+            epoch=self.epoch,
+            partitions=self.partitions,
+            definition_version=self.definition.version,
+            definition_hash=self.definition.hash,
+            fold_line_ms=self.fold_line_ms,
+            complete_since={"orders": 0, "refunds": 0},
+            fact_key=self._fact_key,
+        )
+
+    def stage_ms(self) -> dict[str, float]:
+        """CPU spent since the last call, in ms per stage; reading it starts it anew."""
+        stages = {stage: ns / 1e6 for stage, ns in sorted(self._nanoseconds.items())}
+        self._nanoseconds.clear()
+        return stages
+
+
+_NO_FACTS = Facts.none()
+_TRAITS_BEYOND_BOUNDS = "traits: the customer would hold more than is kept of one; delete some, or send fewer"
+_TICK_IN_WALL_MODE = "Tick: this pipeline runs on the wall clock; replay into one with SHOAL_CLOCK=event"

@@ -1,0 +1,70 @@
+"""The changes a step made, as columns, before they are numbered and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.customers.facts import Int64s, UInt8s
+
+Int16s = npt.NDArray[np.int16]
+
+
+class Cause(IntEnum):
+    """Why a customer's value changed; the greater one wins when several meet in one step."""
+
+    TIME_ELAPSED = 0
+    EVENT = 1
+    LATE_EVENT = 2
+    REFUND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """n changes of one value each; NEVER_MS in a time column means "none".
+
+    `tick` is the index of the tick that made the change within the piece of work;
+    `event_id` is empty bytes when no event caused it; scores are uint8[n, 3].
+    """
+
+    slot: Int64s
+    dimension: Int64s
+    before: Int16s
+    after: Int16s
+    tick: Int64s
+    cause: UInt8s
+    event_id: Sequence[bytes]
+    effective_at_ms: Int64s
+    previous_since_ms: Int64s
+    expires_at_ms: Int64s
+    scores_before: UInt8s
+    scores_after: UInt8s
+    last_purchase_ms: Int64s
+    orders: Int64s
+    net_minor: Int64s
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def take(self, order: Int64s) -> Moves:
+        """Return the changes at `order`, in that order."""
+        columns = {
+            name: getattr(self, name)[order] for name in self.__dataclass_fields__ if name != "event_id"
+        }
+        return Moves(event_id=[self.event_id[i] for i in order.tolist()], **columns)
+
+
+def concatenate(parts: Sequence[Moves]) -> Moves:
+    """Join the moves of several rounds, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in Moves.__dataclass_fields__
+        if name != "event_id"
+    }
+    return Moves(event_id=[event_id for part in parts for event_id in part.event_id], **columns)

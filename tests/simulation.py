@@ -1,0 +1,141 @@
+"""A partition without Kafka: the same engine behind the same seam, deterministic, killable at will.
+
+It keeps what Kafka would keep (a log of events, a compacted changelog, the changes written) and
+nothing else, so a crash is simply a new engine restored from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from clock import FrozenClock
+from schemas.changes import decode_change
+from schemas.events import encode_event, encode_tick
+from schemas.memberships import decode_membership
+from streams.kafka.seam import Chunk, DeadLetter, Transaction
+from streams.segments.definition import Definition
+from streams.segments.evaluate import Evaluator
+from streams.steps.engine import Bounds, PartitionEngine
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRecord:
+    """One record of the log."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass
+class SimulatedPartition:
+    """One of `partitions` partitions; 1 unless a test is about keys in the wrong one."""
+
+    definition: Definition
+    mode: Literal["event", "wall"] = "event"
+    bounds: Bounds = field(default_factory=Bounds)
+    partition: int = 0
+    partitions: int = 1
+    log: list[SimulatedRecord] = field(default_factory=list)
+    changelog: dict[bytes, bytes] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    memberships: dict[bytes, bytes] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    transactions: list[Transaction] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.evaluator = Evaluator(self.definition)
+        self.engine = self._restored()
+
+    # -- writing the log -------------------------------------------------------------------
+
+    def append(self, key: bytes | None, value: bytes | None, timestamp: int = 0) -> None:
+        """Add one record."""
+        self.log.append(SimulatedRecord(len(self.log), timestamp, key, value))
+
+    def event(self, type_name: str, customer: str, fields: dict[str, Any], timestamp: int = 0) -> None:
+        """Add one event, keyed by its customer."""
+        value = encode_event(type_name, {"customer_id": customer, **fields})
+        self.append(customer.encode(), value, timestamp)
+
+    def tick(self, at_ms: int) -> None:
+        """Add a Tick."""
+        self.append(str(self.partition).encode(), encode_tick(at_ms))
+
+    # -- running ---------------------------------------------------------------------------
+
+    def _restored(self) -> PartitionEngine:
+        engine = PartitionEngine(
+            app="test",
+            partition=self.partition,
+            definition=self.definition,
+            evaluator=self.evaluator,
+            mode=self.mode,
+            wall=FrozenClock(0),
+            bounds=self.bounds,
+        )
+        for key, value in self.changelog.items():
+            engine.restore_row(key, value)
+        if engine.finish_restore(partitions=self.partitions) is None:
+            engine.start_at(0)
+        return engine
+
+    def crash(self) -> None:
+        """Lose the process: everything after the last commit is gone."""
+        self.engine = self._restored()
+
+    def commit(self) -> None:
+        """Write what is pending, whole."""
+        if not self.engine.has_pending():
+            return
+        transaction = self.engine.take()
+        self.transactions.append(transaction)
+        for key, value in transaction.rows:
+            # A compacted topic keeps the latest row of a key, in the place of the latest.
+            self.changelog.pop(key, None)
+            if value is not None:
+                self.changelog[key] = value
+        self.changes.extend(decode_change(value) for _, value in transaction.changes)
+        for key, value in transaction.memberships:
+            if value is not None:
+                self.memberships[key] = value
+        self.dead_letters.extend(transaction.dead_letters)
+
+    def run(self, chunk_sizes: Iterator[int], crash: Callable[[], bool] = lambda: False) -> None:
+        """Read the log to its end in chunks of these sizes; `crash` is asked before every commit."""
+        while self.engine.applied_offset < len(self.log):
+            start = self.engine.applied_offset
+            records = self.log[start : start + next(chunk_sizes)]
+            work = self.engine.begin(Chunk(start, records, start + len(records), 0))
+            crashed = False
+            while not work.done and not crashed:
+                if not self.engine.advance(work):
+                    crashed = crash()
+                    if crashed:
+                        self.crash()
+                    else:
+                        self.commit()
+            if crashed or crash():
+                self.crash()
+                continue
+            self.commit()
+
+    def values(self) -> dict[str, dict[str, str]]:
+        """Customer to dimension to value, as a new subscriber of memberships sees it."""
+        seen = {}
+        for value in self.memberships.values():
+            membership = decode_membership(value)
+            seen[membership["customer_id"]] = {v["dimension"]: v["value"] for v in membership["values"]}
+        return seen
+
+
+VOLATILE = ("emitted_at",)
+"""What may differ between two runs over the same log."""
+
+
+def stable(changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The changes without what may differ between two runs over the same log."""
+    return [{name: value for name, value in change.items() if name not in VOLATILE} for change in changes]
