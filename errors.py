@@ -56,6 +56,12 @@ class PartitionFenced(TransactionFailed):
     """A newer owner of the partition exists; this one must stop writing to it."""
 
 
+class FetchGap(KafkaError):
+    """Fetched chunks do not join up; the partition is restored and read again."""
+
+    retryable = True
+
+
 class TopicMismatch(KafkaError):
     """A topic is missing, or its partitions or policy differ from what the pipeline needs."""
 

@@ -1,0 +1,225 @@
+"""One partition's Kafka: its own fenced transactional producer, its changelog, the bounds of its log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.errors import KafkaError as ClientError
+
+from errors import KafkaUnavailable, LogTruncated, PartitionFenced, TransactionFailed
+from streams.kafka import internals, reading
+from streams.kafka.seam import DeadLetter, Row, Transaction
+
+BATCH_BYTES_MAX = 900_000
+"""Below the broker's default message.max.bytes (1 MiB), with room for the batch's own header."""
+
+TRANSACTION_S_MAX = 10.0
+BROKER_TIMEOUT_MS = 15_000
+"""How long the broker lets an abandoned transaction hold back readers; longer than any of ours."""
+
+FENCE_S_MAX = 30.0
+RETRY_BACKOFF_MS = 5
+"""Produce requests that overtake their partition's registration are refused (KIP-890) and sent again."""
+
+DEAD_VALUE_BYTES_MAX = 256 << 10
+
+Headers = list[tuple[str, bytes]]
+Entry = tuple[bytes | None, bytes | None, Headers]
+
+
+@dataclass(frozen=True, slots=True)
+class LogNames:
+    """What one partition's log is called: bootstrap address, group (also the app's id), topic prefix."""
+
+    bootstrap: str
+    group: str
+    prefix: str
+    partition: int
+
+    def topic(self, name: str) -> str:
+        """Return the full name of one of the pipeline's topics."""
+        return f"{self.prefix}.{name}"
+
+    @property
+    def transactional_id(self) -> str:
+        """From the source partition, so that whoever owns it next fences whoever owned it last."""
+        return f"{self.group}-{self.topic('events')}-{self.partition}"
+
+
+class KafkaPartitionLog:
+    """The `PartitionLog` on aiokafka. Not for use by two tasks at once."""
+
+    def __init__(self, names: LogNames) -> None:
+        self._names = names
+        self._producer: AIOKafkaProducer | None = None
+        self._changelog_end: int | None = None
+
+    async def fence(self) -> None:
+        """Start a new producer under the partition's id. Raises KafkaUnavailable, PartitionFenced."""
+        await self.close()
+        internals.quicken_transactions()
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._names.bootstrap,
+            transactional_id=self._names.transactional_id,
+            transaction_timeout_ms=BROKER_TIMEOUT_MS,
+            acks="all",
+            max_batch_size=BATCH_BYTES_MAX,
+            linger_ms=0,
+            request_timeout_ms=int(TRANSACTION_S_MAX * 1000),
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+        )
+        try:
+            await asyncio.wait_for(producer.start(), FENCE_S_MAX)
+        except BaseException as error:
+            await reading.close_quietly(producer.stop(), "a producer that did not start")
+            if isinstance(error, ClientError | TimeoutError | OSError):
+                raise _mapped(error, KafkaUnavailable, f"fencing {self._names.transactional_id}") from error
+            raise
+        self._producer = producer
+
+    async def untouched(self) -> bool:
+        """Whether nobody wrote to the changelog partition since this object last read or wrote it."""
+        if self._changelog_end is None:
+            return False
+        async with reading.reader(self._names.bootstrap) as consumer:
+            held = await reading.extent(consumer, self._names.topic("customers"), self._names.partition)
+        return held.end == self._changelog_end
+
+    async def restore(self) -> AsyncGenerator[Row, None]:
+        """Iterate over the committed changelog rows. Call after `fence`, or a zombie may add to them."""
+        topic, partition = self._names.topic("customers"), self._names.partition
+        self._changelog_end = None
+        async with reading.reader(self._names.bootstrap) as consumer:
+            async with aclosing(reading.committed_rows(consumer, topic, partition)) as rows:
+                async for row in rows:
+                    yield row
+            end = (await reading.extent(consumer, topic, partition)).end
+        self._changelog_end = end
+
+    async def partitions(self) -> int:
+        """How many partitions `events` has. Raises KafkaUnavailable."""
+        producer = self._fenced()
+        try:
+            return len(await producer.partitions_for(self._names.topic("events")))
+        except (ClientError, TimeoutError, OSError) as error:
+            raise KafkaUnavailable(f"no metadata of {self._names.topic('events')}: {error!r}") from error
+
+    async def first_offset(self, stored: int | None) -> int:
+        """Return where to read on. Raises LogTruncated, KafkaUnavailable."""
+        topic, partition = self._names.topic("events"), self._names.partition
+        # Read uncommitted, for the stable end may for a while lie before an offset already applied.
+        async with reading.reader(self._names.bootstrap, "read_uncommitted") as consumer:
+            held = await reading.extent(consumer, topic, partition)
+        if stored is None:
+            return held.first
+        if not held.first <= stored <= held.end:
+            raise LogTruncated(
+                f"{topic}-{partition} holds offsets {held.first} to {held.end}, but the state was built up "
+                f"to {stored}: events were lost before they were read"
+            )
+        return stored
+
+    async def transact(self, transaction: Transaction) -> None:
+        """Commit everything at once. Raises PartitionFenced or TransactionFailed: then fence and restore."""
+        producer = self._fenced()
+        try:
+            async with asyncio.timeout(TRANSACTION_S_MAX):
+                connections, self._changelog_end = await self._transact(producer, transaction)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise _mapped(error, TransactionFailed, self._names.transactional_id) from error
+        if internals.any_lost(connections):
+            await self.fence()
+
+    async def close(self) -> None:
+        """Drop the producer; an open transaction is left to the next owner's fence."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await reading.close_quietly(producer.stop(), "a producer")
+
+    def _fenced(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise TransactionFailed(f"{self._names.transactional_id} is not fenced")
+        return self._producer
+
+    async def _transact(
+        self, producer: AIOKafkaProducer, transaction: Transaction
+    ) -> tuple[tuple[Any, ...], int]:
+        """Return the connections in use and where the changelog now ends."""
+        connections = internals.connections(producer)
+        await producer.begin_transaction()
+        sent: list[tuple[asyncio.Future[Any], int]] = []
+        sent += await self._send(producer, "customers", _plain(transaction.rows))
+        rows, records = sent[-1]
+        sent += await self._send(producer, "segment-changes", _plain(transaction.changes))
+        sent += await self._send(producer, "memberships", _plain(transaction.memberships))
+        sent += await self._send(producer, "dead-letters", map(self._dead, transaction.dead_letters))
+        source = TopicPartition(self._names.topic("events"), self._names.partition)
+        offsets = {source: transaction.source_offset}
+        await producer.send_offsets_to_transaction(offsets, self._names.group)
+        # A failed batch must be seen before the commit, which would otherwise commit the others.
+        for batch, _ in sent:
+            await batch
+        connections += internals.connections(producer)
+        await producer.commit_transaction()
+        # One more for the commit marker: what `untouched` expects to find.
+        return connections, int(rows.result().offset) + records + 1
+
+    async def _send(
+        self, producer: AIOKafkaProducer, name: str, entries: Iterable[Entry]
+    ) -> list[tuple[asyncio.Future[Any], int]]:
+        """Send as few batches as hold `entries`; returns each one's future and its record count."""
+        sent: list[tuple[asyncio.Future[Any], int]] = []
+        batch = producer.create_batch()
+        for key, value, headers in entries:
+            if batch.append(key=key, value=value, timestamp=None, headers=headers) is not None:
+                continue
+            sent.append(await self._submit(producer, name, batch))
+            batch = producer.create_batch()
+            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                size = len(key or b"") + len(value or b"")
+                raise TransactionFailed(f"a record of {size} bytes for {name} is larger than a batch")
+        if batch.record_count():
+            sent.append(await self._submit(producer, name, batch))
+        return sent
+
+    async def _submit(
+        self, producer: AIOKafkaProducer, name: str, batch: Any
+    ) -> tuple[asyncio.Future[Any], int]:
+        future = await producer.send_batch(batch, self._names.topic(name), partition=self._names.partition)
+        # When one fails, those after it are never awaited; asyncio would report each of them.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future, batch.record_count()
+
+    def _dead(self, letter: DeadLetter) -> Entry:
+        value = letter.value
+        headers = [
+            ("topic", self._names.topic("events").encode()),
+            ("partition", b"%d" % self._names.partition),
+            ("offset", b"%d" % letter.offset),
+            ("error", letter.error_class.encode()),
+            ("message", letter.message.encode()),
+            ("time", b"%d" % (time.time_ns() // 1_000_000)),
+        ]
+        if value is not None and len(value) > DEAD_VALUE_BYTES_MAX:
+            headers.append(("truncated-from", b"%d" % len(value)))
+            value = value[:DEAD_VALUE_BYTES_MAX]
+        return letter.key, value, headers
+
+
+def _plain(rows: Iterable[Row]) -> Iterable[Entry]:
+    return ((key, value, []) for key, value in rows)
+
+
+def _mapped(
+    error: BaseException, otherwise: type[KafkaUnavailable] | type[TransactionFailed], what: str
+) -> KafkaUnavailable | TransactionFailed:
+    if isinstance(error, ProducerFenced | InvalidProducerEpoch):
+        return PartitionFenced(f"{what}: a newer owner exists")
+    return otherwise(f"{what}: {error!r}")

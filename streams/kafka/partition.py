@@ -1,0 +1,311 @@
+"""One partition this worker owns: its engine, its log, a task that applies and a task that commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from errors import FetchGap, StateCorrupt
+from streams.kafka.progress import Progress
+from streams.kafka.seam import Chunk, PartitionLog, StepEngine
+
+log = logging.getLogger(__name__)
+
+CHUNKS_MAX = 2
+"""Fetched chunks waiting for the engine: one to start on while the next is on its way."""
+
+SETTLE_S_MAX = 8.0
+"""How long a rebalance waits for what is applied to be committed; below the session timeout."""
+
+CULPRITS_MAX = 20
+"""Records set aside with no chunk applied whole in between; more, and the fault is not the records'."""
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """The offsets of a chunk that failed to apply, and how often; from the second time it is searched."""
+
+    start_offset: int
+    end_offset: int
+    failures: int = 1
+
+    def touches(self, chunk: Chunk) -> bool:
+        """Whether the chunk shares an offset with it."""
+        return chunk.start_offset < self.end_offset and self.start_offset < chunk.end_offset
+
+
+class Partition:
+    """A life is: `fence`, `restore`, `start`, chunks through `offer`, `settle` or a failure; then again.
+
+    Any error kills it: what was applied beyond the last commit is discarded with the engine's
+    state at the next `restore`. `on_failure` is told once per life.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        engine: StepEngine,
+        log_: PartitionLog,
+        *,
+        progress: Progress,
+        on_room: Callable[[], None],
+        on_failure: Callable[[Partition, Exception], None],
+    ) -> None:
+        self.number = number
+        self.engine = engine
+        self.log = log_
+        self.failures = 0
+        """Consecutive lives that ended in an error without a commit."""
+        self.position = 0
+        """Next source offset to apply."""
+        self.generation = 0
+        self.running = False
+        self._progress, self._on_room, self._on_failure = progress, on_room, on_failure
+        self._clean = False
+        self._closing = False
+        self._chunks: deque[Chunk] = deque()
+        self._arrived, self._committable, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._at_work = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._suspicion: Suspicion | None = None
+        self._culprits: dict[int, str] = {}
+
+    # -- coming to life
+
+    async def fence(self) -> None:
+        """Become the only writer of the partition; ends the life before."""
+        await self._end()
+        await self.log.fence()
+
+    async def restore(self) -> int:
+        """Bring the engine to the last commit and set `position`; return how many rows that took.
+
+        Call after `fence`. Raises LogTruncated, StateCorrupt, KafkaUnavailable.
+        """
+        rows, stored = 0, None
+        if await self._is_current():
+            stored = self.position
+        else:
+            self._clean = False
+            self.engine.begin_restore()
+            async with aclosing(self.log.restore()) as changelog:
+                async for key, value in changelog:
+                    self.engine.restore_row(key, value)
+                    rows += 1
+            stored = self.engine.finish_restore(partitions=await self.log.partitions())
+            if stored is None and rows:
+                raise StateCorrupt(f"partition {self.number}: {rows} changelog rows but no partition row")
+        self.position = await self.log.first_offset(stored)
+        for offset, error in self._culprits.items():
+            if offset >= self.position:
+                self.engine.set_aside(offset, error)
+        return rows
+
+    async def _is_current(self) -> bool:
+        """Whether the engine holds exactly what the fenced changelog says."""
+        return self._clean and await self.log.untouched()
+
+    def start(self, generation: int) -> None:
+        """Accept chunks fetched after seek number `generation`, which went to `position`."""
+        self.generation = generation
+        self.running, self._clean, self._closing = True, False, False
+        self._chunks.clear()
+        for event in (self._arrived, self._committable, self._room):
+            event.clear()
+        loops = (self._apply_loop(), self._commit_loop())
+        self._tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
+        self._on_room()
+
+    # -- at work
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another chunk may be offered."""
+        return len(self._chunks) < CHUNKS_MAX
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything offered so far is applied."""
+        return self.running and not self._chunks and not self._at_work.locked()
+
+    def offer(self, chunk: Chunk) -> None:
+        """Take a chunk for application; one from before the latest seek is dropped."""
+        if self.running and chunk.generation == self.generation:
+            self._chunks.append(chunk)
+            self._arrived.set()
+
+    async def sweep(self, now_ms: int) -> None:
+        """Evaluate deadlines up to `now_ms`, which no later record's append time may precede."""
+        if not self.is_idle:
+            return
+        async with self._at_work:
+            try:
+                while self.running and not self.engine.sweep(now_ms):
+                    await self._wait_for_room()
+            except Exception as error:  # noqa: BLE001  whatever an engine raises, its state is void
+                self._fail(error)
+            self._committable.set()
+
+    async def _apply_loop(self) -> None:
+        while not self._closing:
+            while not self._chunks:
+                self._arrived.clear()
+                await self._arrived.wait()
+                if self._closing:
+                    return
+            async with self._at_work:
+                chunk = self._chunks.popleft()
+                self._on_room()
+                await self._apply(chunk)
+
+    async def _apply(self, chunk: Chunk) -> None:
+        if chunk.start_offset != self.position:
+            # Chunks chain from the seek on. If not, the client moved by itself: find out why.
+            await self.log.first_offset(self.position)
+            raise FetchGap(
+                f"partition {self.number}: a chunk starts at {chunk.start_offset}, not at {self.position}"
+            )
+        searched = self._is_searched(chunk)
+        for piece in _one_by_one(chunk) if searched else (chunk,):
+            try:
+                await self._apply_piece(piece)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                self._suspect(piece, error, culprit=searched)
+                raise
+            if self._closing:
+                return
+        if self._suspicion is None or self.position >= self._suspicion.end_offset:
+            self._suspicion = None
+            if not searched:
+                self._culprits.clear()
+
+    async def _apply_piece(self, chunk: Chunk) -> None:
+        work = self.engine.begin(chunk)
+        while not work.done:
+            started_s = time.perf_counter()
+            has_room = self.engine.advance(work)
+            self.position = self.engine.applied_offset
+            self._progress.piece(time.perf_counter() - started_s)
+            self._committable.set()
+            # The committer, other partitions and the transactions' answers get their turn.
+            await asyncio.sleep(0)
+            if self._closing:
+                return
+            if not has_room:
+                await self._wait_for_room()
+        self.position = chunk.end_offset
+        self._committable.set()
+
+    async def _wait_for_room(self) -> None:
+        while self.engine.has_pending() and self.running:
+            self._room.clear()
+            self._committable.set()
+            await self._room.wait()
+
+    async def _commit_loop(self) -> None:
+        while True:
+            while not self.engine.has_pending():
+                if self._closing:
+                    return
+                self._committable.clear()
+                await self._committable.wait()
+            transaction = self.engine.take()
+            self._room.set()
+            started_s = time.perf_counter()
+            await self.log.transact(transaction)
+            self._progress.transaction(transaction.events, time.perf_counter() - started_s)
+            self.failures = 0
+
+    # -- dying
+
+    async def settle(self) -> bool:
+        """Apply no more, commit what is applied, end this life. False if the commit was given up."""
+        self._closing = True
+        self._wake_all()
+        if self.running and self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=SETTLE_S_MAX)
+            # A step cut short by the bound may or may not have committed: the state is not trusted.
+            self._clean = self.running and not late and not self.engine.has_pending()
+            settled = self._clean
+        else:
+            settled = True
+        await self._end()
+        return settled
+
+    async def close(self) -> None:
+        """Give the partition up."""
+        await self._end()
+        await self.log.close()
+
+    async def _end(self) -> None:
+        self.running = False
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._chunks.clear()
+        self._on_room()
+
+    async def _guard(self, loop: Coroutine[Any, Any, None]) -> None:
+        try:
+            await loop
+        except Exception as error:  # noqa: BLE001  any error, foreseen or not, voids the state
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.running:
+            return
+        self.running, self._clean = False, False
+        self.failures += 1
+        # The other task must not go on with a void state, nor be waited for.
+        self._wake_all()
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+        self._on_failure(self, error)
+
+    def _wake_all(self) -> None:
+        for event in (self._arrived, self._committable, self._room):
+            event.set()
+
+    # -- the record that cannot be applied
+
+    def _is_searched(self, chunk: Chunk) -> bool:
+        suspicion = self._suspicion
+        return suspicion is not None and suspicion.failures >= 2 and suspicion.touches(chunk)
+
+    def _suspect(self, piece: Chunk, error: Exception, *, culprit: bool) -> None:
+        if culprit:
+            if len(self._culprits) >= CULPRITS_MAX:
+                raise StateCorrupt(
+                    f"partition {self.number}: {CULPRITS_MAX} records in one stretch failed to apply, "
+                    f"the last at offset {piece.start_offset}: {error!r}"
+                ) from error
+            for record in piece.records:
+                self._culprits[record.offset] = f"{type(error).__name__}: {error}"
+                log.error("partition %d offset %d cannot be applied: %r", self.number, record.offset, error)
+        elif self._suspicion is not None and self._suspicion.touches(piece):
+            self._suspicion.failures += 1
+            self._suspicion.end_offset = max(self._suspicion.end_offset, piece.end_offset)
+        else:
+            self._suspicion = Suspicion(piece.start_offset, piece.end_offset)
+
+
+def _one_by_one(chunk: Chunk) -> Iterator[Chunk]:
+    """Split a chunk into chunks of one record each that cover the same offsets."""
+    starts = [chunk.start_offset, *(record.offset for record in chunk.records[1:])]
+    ends = [*starts[1:], chunk.end_offset]
+    if not chunk.records:
+        yield chunk
+    for record, start, end in zip(chunk.records, starts, ends, strict=bool(chunk.records)):
+        yield Chunk(start, (record,), end, chunk.generation)

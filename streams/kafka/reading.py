@@ -1,0 +1,149 @@
+"""Reading topics from outside the consumer group: restores, log ends, one partition for an operator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError as ClientError
+
+from errors import KafkaUnavailable, TopicMismatch
+from streams.kafka.seam import Row
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+POLL_MS = 200
+RETRY_BACKOFF_MS = 10
+"""The first request about a topic always fails, for want of metadata, and waits this long."""
+
+PARTITION_FETCH_BYTES_MAX = 4 << 20
+FETCH_BYTES_MAX = 16 << 20
+STALL_S_MAX = 60.0
+"""A restore that sees no record for this long, though some are owed, is given up."""
+
+CO_PARTITIONED = ("events", "customers", "segment-changes", "memberships")
+NEEDED = (*CO_PARTITIONED, "dead-letters")
+
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The offsets a log holds: [first, end)."""
+
+    first: int
+    end: int
+
+
+async def close_quietly(closing: Awaitable[None], what: str) -> None:
+    """Await a client's `stop` for at most CLOSE_TIMEOUT_S; what it raises is only logged."""
+    try:
+        await asyncio.wait_for(closing, CLOSE_TIMEOUT_S)
+    except (ClientError, TimeoutError, OSError, RuntimeError) as error:
+        log.info("closing %s: ignored %r", what, error)
+
+
+@asynccontextmanager
+async def reader(bootstrap: str, isolation: Isolation = "read_committed") -> AsyncIterator[AIOKafkaConsumer]:
+    """A started consumer outside any group, assigned nothing. Raises KafkaUnavailable."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        isolation_level=isolation,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=PARTITION_FETCH_BYTES_MAX,
+        fetch_max_bytes=FETCH_BYTES_MAX,
+        request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+        retry_backoff_ms=RETRY_BACKOFF_MS,
+    )
+    try:
+        try:
+            await consumer.start()
+        except (ClientError, OSError) as error:
+            raise KafkaUnavailable(f"no Kafka at {bootstrap}: {error!r}") from error
+        yield consumer
+    finally:
+        await close_quietly(consumer.stop(), "a reader")
+
+
+async def extent(consumer: AIOKafkaConsumer, topic: str, partition: int) -> Extent:
+    """Return what the partition holds; a read_committed consumer sees it end at the last stable offset."""
+    where = TopicPartition(topic, partition)
+    try:
+        first = (await consumer.beginning_offsets([where]))[where]
+        end = (await consumer.end_offsets([where]))[where]
+    except (ClientError, TimeoutError, OSError) as error:
+        raise KafkaUnavailable(f"no answer about {topic}-{partition}: {error!r}") from error
+    return Extent(first, end)
+
+
+async def committed_rows(consumer: AIOKafkaConsumer, topic: str, partition: int) -> AsyncGenerator[Row, None]:
+    """Iterate over the records of [first, last stable offset) as (key, value). Raises KafkaUnavailable.
+
+    The end is read once, at the beginning; compaction holes and markers are stepped over.
+    """
+    where = TopicPartition(topic, partition)
+    held = await extent(consumer, topic, partition)
+    consumer.assign([where])
+    consumer.seek(where, held.first)
+    loop = asyncio.get_running_loop()
+    heard_s = loop.time()
+    while (position := await consumer.position(where)) < held.end:
+        try:
+            fetched = await consumer.getmany(where, timeout_ms=POLL_MS)
+        except (ClientError, OSError) as error:
+            raise KafkaUnavailable(f"reading {topic}-{partition}: {error!r}") from error
+        for record in fetched.get(where, ()):
+            yield record.key, record.value
+        if await consumer.position(where) > position:
+            heard_s = loop.time()
+        elif loop.time() - heard_s > STALL_S_MAX:
+            raise KafkaUnavailable(f"{topic}-{partition} stands at {position}, {held.end} is owed")
+
+
+async def restore_partition(bootstrap: str, prefix: str, partition: int) -> AsyncGenerator[Row, None]:
+    """Iterate over the committed rows of one partition of `customers`, from outside any worker."""
+    topic = f"{prefix}.customers"
+    async with reader(bootstrap) as consumer, aclosing(committed_rows(consumer, topic, partition)) as rows:
+        async for row in rows:
+            yield row
+
+
+async def wait_until_ready(bootstrap: str, prefix: str, *, seconds_max: float) -> int:
+    """Wait for Kafka, check the pipeline's topics, return the partition count of `events`.
+
+    Raises KafkaUnavailable naming the address after `seconds_max`, TopicMismatch naming every
+    topic that is missing or not partitioned like `events`.
+    """
+    deadline_s = asyncio.get_running_loop().time() + seconds_max
+    found: dict[str, int] = {}
+    while not found:
+        try:
+            async with reader(bootstrap) as consumer:
+                found = {name: await _partition_count(consumer, f"{prefix}.{name}") for name in NEEDED}
+        except KafkaUnavailable as error:
+            if asyncio.get_running_loop().time() >= deadline_s:
+                raise KafkaUnavailable(f"no Kafka at {bootstrap} within {seconds_max:g} s") from error
+            await asyncio.sleep(0.5)
+    missing = [f"{prefix}.{name}" for name, count in found.items() if not count]
+    if missing:
+        raise TopicMismatch(f"missing topics: {', '.join(missing)}; `shoal topics` creates them")
+    partitions = found["events"]
+    unlike = [f"{prefix}.{name} has {found[name]}" for name in CO_PARTITIONED if found[name] != partitions]
+    if unlike:
+        raise TopicMismatch(f"{prefix}.events has {partitions} partitions, but {', '.join(unlike)}")
+    return partitions
+
+
+async def _partition_count(consumer: AIOKafkaConsumer, topic: str) -> int:
+    # Topics the consumer has not asked about are not in its metadata; `topics` asks for all.
+    await consumer.topics()
+    return len(consumer.partitions_for_topic(topic) or ())

@@ -1,0 +1,109 @@
+"""From start to exit status: runs the application until it is told to stop or gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from streams.app import ShoalApp
+from streams.kafka import reading
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 10.0
+START_S_MAX = 120.0
+STOP_S_MAX = 45.0
+
+QUIET = ("faust", "mode", "aiokafka")
+"""Their INFO is about themselves; warnings and errors are kept."""
+
+
+class RetriableNoise(logging.Filter):
+    """Drops what aiokafka warns about a produce request that overtook its partition's registration.
+
+    Since KIP-890 the broker refuses such a request and the client sends it again, hundreds of
+    times an hour on a busy worker; nothing is wrong.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is worth showing."""
+        return "NotEnoughReplicas" not in record.getMessage()
+
+
+class RebalanceNoise(logging.Filter):
+    """Drops the warning that the changelog and `events` topics may not be declared: they exist."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is worth showing."""
+        return "Topic creation disabled" not in record.getMessage()
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error: Shoal's own messages from `level`, the libraries' from WARNING."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    for name in ("aiokafka.producer.sender", "aiokafka.producer.producer"):
+        logging.getLogger(name).addFilter(RetriableNoise())
+    logging.getLogger("faust.transport.drivers.aiokafka").addFilter(RebalanceNoise())
+
+
+async def run(app: ShoalApp, *, stop: asyncio.Event | None = None, report_s: float = REPORT_S) -> int:
+    """Run until `stop` is set, SIGTERM or SIGINT arrives, or the worker gives up; return the exit status.
+
+    A stop commits what is applied and leaves the group. 0 if it was asked for and nothing was
+    left uncommitted for want of time, else 1.
+
+    Faust's own Worker is not used: an error of its shutdown, after everything is committed, would
+    become the exit status, and it takes over logging and the loop.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError):  # Not the main thread: a test.
+            loop.add_signal_handler(number, stop.set)
+    stopped = asyncio.create_task(stop.wait())
+    started = asyncio.create_task(app.start())
+    reporting = asyncio.create_task(_report(app, report_s))
+    ended = asyncio.create_task(app.wait_until_stopped())
+    try:
+        await asyncio.wait({stopped, started}, timeout=START_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+        if started.done() and started.exception() is not None:
+            app.give_up(started.exception() or RuntimeError("the start failed"))
+        elif not started.done() and not stopped.done():
+            app.give_up(TimeoutError(f"the worker did not start within {START_S_MAX:g} s"))
+        await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stopped, started, reporting):
+            task.cancel()
+        clean = await _stop(app)
+        ended.cancel()
+        log.info("%s", app.owner.report())
+    if app.fatal is None and app.crash_reason is not None:
+        log.error("the worker crashed: %r", app.crash_reason)
+    return 0 if stop.is_set() and clean and app.fatal is None and app.crash_reason is None else 1
+
+
+async def _stop(app: ShoalApp) -> bool:
+    """Settle first, so that nothing Faust does while stopping can cost a commit; then stop Faust."""
+    clean = True
+    try:
+        app.consumer.stop_flow()
+        clean = await app.owner.settle()
+    except Exception as error:  # noqa: BLE001  a stop goes on to the end whatever happens
+        log.error("settling failed: %r", error)
+        clean = False
+    try:
+        await asyncio.wait_for(app.stop(), STOP_S_MAX)
+    except Exception as error:  # noqa: BLE001  everything is committed; Faust's shutdown has known faults
+        log.warning("stopping Faust: ignored %r", error)
+    await reading.close_quietly(app.owner.close(), "the partitions")
+    return clean
+
+
+async def _report(app: ShoalApp, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        log.info("%s", app.owner.report())

@@ -1,0 +1,135 @@
+"""Where the engine, which knows customers, meets Kafka, which knows partitions: neither imports the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Row = tuple[bytes, bytes | None]
+"""A keyed record; a value of None is a tombstone."""
+
+
+class Record(Protocol):
+    """What is read of a fetched record; aiokafka's ConsumerRecord is one."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """The broker's append time, UTC ms."""
+
+    @property
+    def key(self) -> bytes | None:
+        """The raw key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The raw value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records of one partition fetched together, in offset order; possibly none.
+
+    It covers every offset in [start_offset, end_offset), also those that carry no record
+    (transaction markers, aborted records), so chunks form a chain. `generation` counts the seeks
+    of this partition in this process: a chunk fetched before the latest seek is void.
+    """
+
+    start_offset: int
+    records: Sequence[Record]
+    end_offset: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that cannot be applied, and why."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    error_class: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Everything that becomes true at once; `rows` includes the partition row, never empty.
+
+    `source_offset` is the next offset of `events` to read; `events` is how many records it covers.
+    """
+
+    source_offset: int
+    rows: Sequence[Row]
+    changes: Sequence[tuple[bytes, bytes]]
+    memberships: Sequence[Row]
+    dead_letters: Sequence[DeadLetter]
+    events: int
+
+
+class StepEngine(Protocol):
+    """The state of one partition and what a step does to it. Never awaits, never does I/O.
+
+    Any exception but one from `set_aside` leaves the state undefined: it is restored before use.
+    `stage_ms() -> dict[str, float]`, where an engine offers it, is logged and need not be there.
+    """
+
+    @property
+    def applied_offset(self) -> int:
+        """Next source offset whose record is not yet reflected in the state."""
+
+    def begin_restore(self) -> None:
+        """Forget everything; rows follow."""
+
+    def restore_row(self, key: bytes, value: bytes | None) -> None:
+        """Take one changelog row, oldest first."""
+
+    def finish_restore(self, *, partitions: int) -> int | None:
+        """Return the partition row's source offset; None for a partition that never committed."""
+
+    def begin(self, chunk: Chunk) -> Any:
+        """Decode and validate; the result is passed to `advance` and has a bool `done`."""
+
+    def advance(self, work: Any) -> bool:
+        """Apply one bounded piece; False when pending work must be taken before there is room."""
+
+    def sweep(self, now_ms: int) -> bool:
+        """Evaluate deadlines up to `now_ms`; False when cut by the bound: take, then call again."""
+
+    def set_aside(self, offset: int, error: str) -> None:
+        """Make the record at `offset`, not yet begun, a dead letter (ApplyFailed) instead of applying it."""
+
+    def has_pending(self) -> bool:
+        """Whether anything, if only the offset, moved since the last `take`."""
+
+    def take(self) -> Transaction:
+        """Return everything applied since the last `take` and clear it."""
+
+
+class PartitionLog(Protocol):
+    """All Kafka I/O of one partition's steps. Errors are `KafkaError`s; their class says if to retry."""
+
+    async def fence(self) -> None:
+        """Become the only writer: abort what is open under this partition's id, shut out older owners."""
+
+    async def untouched(self) -> bool:
+        """Whether the changelog, after fencing, ends exactly where this owner last left it."""
+
+    def restore(self) -> AsyncGenerator[Row, None]:
+        """Iterate over the committed rows of the changelog, oldest first, up to its stable end."""
+
+    async def partitions(self) -> int:
+        """How many partitions `events` has."""
+
+    async def first_offset(self, stored: int | None) -> int:
+        """Return where to read on: `stored`, or the beginning when None; LogTruncated if it is not held."""
+
+    async def transact(self, transaction: Transaction) -> None:
+        """Commit it whole. After any error fence and restore: it may or may not have committed."""
+
+    async def close(self) -> None:
+        """Let go of connections; never raises."""
