@@ -1,0 +1,166 @@
+"""`python -m demo`: two years of a shop through Kafka and a worker in a minute, then checked against SQL.
+
+SHOAL_KAFKA names a cluster to use; without it a broker is started for the run and ended with it. Topics are
+fresh every time and deleted afterwards. Ends with 0 only if every customer is what SQL says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from demo import worker
+from demo.check import compare
+from demo.display import Scene, Screen, screen_for
+from demo.follow import Follower
+from demo.oracle import standings
+from demo.purchases import INVOICE_LINES, Invoices
+from demo.readback import pipeline_standings
+from demo.replay import KafkaTicks, Sent, midnights, replay
+from demo.summary import Outcome, grid_of, print_summary
+from demo.topics import fresh_topics
+from deploy.local.cluster import kafka_for
+from errors import KafkaUnavailable, ShoalError
+from shoal_sdk import Shoal
+from streams.kafka.reading import reader
+from streams.segments.loading import default_definition
+from streams.topics import EVENTS, topic_name
+
+FINAL_TICK_MS = 1_323_475_200_000
+"""2011-12-10T00:00Z, the midnight after the last invoice."""
+PARTITIONS = 4
+"""More than a small machine has cores, few enough that a day's tick costs little."""
+STALL_S_MAX = 60.0
+"""A worker whose clocks stand still for so long, though it owes ticks, is given up."""
+LOGS = Path(__file__).parents[1] / "var" / "demo"
+
+
+class Interrupted(Exception):
+    """Raised inside the replaying thread when the run is over before it is."""
+
+
+async def run(console: Console, bootstrap: str) -> int:
+    """Replay, follow, check, report; return the exit code."""
+    prefix = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    definition, invoices = default_definition(), Invoices()
+    scene = Scene(grid_of(definition), invoices.first_ms, FINAL_TICK_MS)
+    settings = {
+        "SHOAL_KAFKA": bootstrap,
+        "SHOAL_PREFIX": prefix,
+        "SHOAL_CLOCK": "event",
+        "SHOAL_PARTITIONS": str(PARTITIONS),
+    }
+    async with (
+        fresh_topics(bootstrap, prefix, PARTITIONS),
+        worker.running(LOGS / f"{prefix}.log", settings) as running,
+        reader(bootstrap) as consumer,
+    ):
+        console.print(
+            f"Kafka at {bootstrap}, topics {prefix}.*, the worker's log in {running.log}", soft_wrap=True
+        )
+        follower = Follower(consumer, prefix, PARTITIONS, scene)
+        began_s = time.monotonic()
+        with screen_for(scene, console) as screen:
+            sent = await _replayed(bootstrap, prefix, invoices, scene, screen, follower, running)
+        seconds = time.monotonic() - began_s
+        actual = await pipeline_standings(bootstrap, prefix, PARTITIONS, definition, FINAL_TICK_MS)
+        await running.stop()
+        outcome = Outcome(
+            coverage=invoices.coverage,
+            sent=sent,
+            seconds=seconds,
+            causes=scene.causes,
+            standings=actual,
+            figures=worker.figures(running.log.read_text(errors="replace")),
+            differences=compare(standings(INVOICE_LINES, FINAL_TICK_MS), actual),
+        )
+    print_summary(console, definition, outcome)
+    return 1 if outcome.differences else 0
+
+
+async def _replayed(
+    bootstrap: str,
+    prefix: str,
+    invoices: Invoices,
+    scene: Scene,
+    screen: Screen,
+    follower: Follower,
+    running: worker.Worker,
+) -> Sent:
+    """Send everything while following the pipeline; return once the final tick's work is committed."""
+    over = threading.Event()
+
+    def on_tick(at_ms: int, sent: Sent) -> None:
+        if over.is_set():
+            raise Interrupted
+        scene.sent(at_ms, sent.events)
+
+    def send() -> Sent:
+        with Shoal(bootstrap, app=prefix, prefix=prefix, on_full="wait") as shoal:
+            days = midnights(invoices.first_ms, FINAL_TICK_MS)
+            return replay(invoices.events(), days, shoal, ticks, on_tick)
+
+    async with KafkaTicks(bootstrap, topic_name(prefix, EVENTS), PARTITIONS) as ticks:
+        sending = asyncio.create_task(asyncio.to_thread(send))
+        try:
+            await _follow_to_the_end(follower, screen, sending, running)
+            return await sending
+        finally:
+            over.set()
+            # The thread needs this loop for its ticks, so it is waited for while the loop still runs.
+            await asyncio.wait([sending])
+
+
+async def _follow_to_the_end(
+    follower: Follower, screen: Screen, sending: asyncio.Task[Sent], running: worker.Worker
+) -> None:
+    """Follow until every partition stands at the final tick and its changes are read.
+
+    Raises what the sending raised, WorkerEnded, or KafkaUnavailable after STALL_S_MAX without progress.
+    """
+    moved_s, clock_ms = time.monotonic(), 0
+    while follower.clock_ms < FINAL_TICK_MS:
+        running.check()
+        if sending.done():
+            sending.result()
+        await follower.follow()
+        screen.update()
+        if follower.clock_ms > clock_ms:
+            moved_s, clock_ms = time.monotonic(), follower.clock_ms
+        elif time.monotonic() - moved_s > STALL_S_MAX:
+            raise KafkaUnavailable(f"the pipeline has not moved for {STALL_S_MAX:.0f} s; see {running.log}")
+    await follower.catch_up()
+
+
+async def _until_told(console: Console, bootstrap: str) -> int:
+    """Run; SIGTERM ends the run as Ctrl-C does, with everything stopped."""
+    task = asyncio.current_task()
+    assert task is not None, "asyncio.run made one"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run(console, bootstrap)
+
+
+def main() -> int:
+    """Run the demo; 0 if nobody differs, 1 if somebody does or it failed, 130 if interrupted."""
+    console = Console()
+    try:
+        with kafka_for() as bootstrap:
+            return asyncio.run(_until_told(console, bootstrap))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("interrupted; everything the demo started is stopped")
+        return 130
+    except ShoalError as error:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

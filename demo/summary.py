@@ -1,0 +1,119 @@
+"""What the demo says at the end: counts that add up, the grid, what the worker cost, and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from demo.check import Difference
+from demo.display import COLOURS, Grid
+from demo.oracle import Standing
+from demo.purchases import Coverage
+from demo.replay import Sent
+from demo.worker import Figures
+from streams.segments.definition import Definition
+from streams.segments.grid import SCORES
+
+DIFFERENCES_SHOWN_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything the summary is made of."""
+
+    coverage: Coverage
+    sent: Sent
+    seconds: float
+    """From the first event sent to the last step committed."""
+    causes: Counter[str]
+    standings: Mapping[str, Standing]
+    figures: Figures | None
+    differences: Sequence[Difference]
+
+
+def grid_of(definition: Definition) -> Grid:
+    """Return the names of the 25 cells, R = 5 first, FM = 1 first."""
+    name_of = {cell: name for name, cells in definition.grid.claims for cell in cells}
+    return [[name_of[r, fm] for fm in SCORES] for r in reversed(SCORES)]
+
+
+def cell_counts(definition: Definition, standings: Mapping[str, Standing]) -> Counter[tuple[int, int]]:
+    """Return how many customers stand in each cell (R, FM); prospects stand in none."""
+    column_of = {total: column for column, totals in definition.grid.columns for total in totals}
+    scores = (standing.scores for standing in standings.values())
+    return Counter((r, column_of[f + m]) for r, f, m in scores if r)
+
+
+def print_summary(console: Console, definition: Definition, outcome: Outcome) -> None:
+    """Print it all; the last line is the verdict."""
+    console.print()
+    console.print(_grid_table(definition, outcome.standings))
+    console.print()
+    console.print(_figures_table(outcome))
+    for difference in outcome.differences[:DIFFERENCES_SHOWN_MAX]:
+        console.print(str(difference), style="red", highlight=False, soft_wrap=True)
+    console.print()
+    console.print(verdict(outcome), style="red" if outcome.differences else "bold green", highlight=False)
+
+
+def verdict(outcome: Outcome) -> str:
+    """Return the one line that counts."""
+    # A customer only SQL knows has no standing of ours, and was checked all the same.
+    missing = sum(difference.actual is None for difference in outcome.differences)
+    checked = len(outcome.standings) + missing
+    return f"{checked:,} customers checked against SQL: {len(outcome.differences):,} differ"
+
+
+def _grid_table(definition: Definition, standings: Mapping[str, Standing]) -> Table:
+    grid, counts = grid_of(definition), cell_counts(definition, standings)
+    table = Table(title="Customers by recency (R) and by frequency and money (FM)", title_justify="left")
+    table.add_column("")
+    for fm in SCORES:
+        table.add_column(f"FM {fm}", justify="right")
+    table.add_column("all", justify="right")
+    for r, row in zip(reversed(SCORES), grid, strict=True):
+        cells = [
+            f"[{COLOURS.get(name, 'default')}]{name.replace('_', ' ')}[/]\n{counts[r, fm]:,}"
+            for fm, name in zip(SCORES, row, strict=True)
+        ]
+        table.add_row(f"R {r}", *cells, f"\n{sum(counts[r, fm] for fm in SCORES):,}")
+    table.add_section()
+    columns = (f"{sum(counts[r, fm] for r in SCORES):,}" for fm in SCORES)
+    table.add_row("all", *columns, f"[bold]{counts.total():,}[/]")
+    return table
+
+
+def _figures_table(outcome: Outcome) -> Table:
+    table = Table.grid(padding=(0, 2))
+    coverage, sent, standings = outcome.coverage, outcome.sent, outcome.standings
+    dropped = ", ".join(f"{count:,} dropped ({reason})" for reason, count in coverage.dropped.items())
+    table.add_row(
+        "invoice lines",
+        f"{coverage.lines:,} = {coverage.lines_purchased:,} bought + {coverage.lines_refunded:,} given back"
+        f" + {coverage.lines_of_zero_total:,} adding up to 0 + {dropped}",
+    )
+    table.add_row(
+        "events",
+        f"{sent.events:,} = {sent.purchases:,} Purchased + {sent.refunds:,} Refunded,"
+        f" and {sent.ticks:,} ticks, in {outcome.seconds:.1f} s",
+    )
+    never = sum(standing.rfm == "prospect" for standing in standings.values())
+    table.add_row(
+        "customers",
+        f"{len(standings):,} = {len(standings) - never:,} in the grid + {never:,} who never bought",
+    )
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in outcome.causes.most_common())
+    table.add_row("changes", f"{outcome.causes.total():,}: {causes}")
+    figures = outcome.figures
+    if figures is not None:
+        table.add_row(
+            "worker",
+            f"{figures.cpu_s * 1e6 / max(sent.events, 1):,.0f} CPU µs per event, start-up included; "
+            f"{figures.pieces:,} steps of {figures.piece_ms_mean:.2f} ms, "
+            f"{figures.transactions:,} transactions of {figures.transaction_ms_mean:.1f} ms",
+        )
+    return table

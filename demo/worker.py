@@ -1,0 +1,121 @@
+"""The worker the demo drives: a process of its own, its log in a file, its figures read from there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import ShoalError
+
+STOP_S_MAX = 20.0
+"""How long a worker may take to commit and leave; then it is killed."""
+LOG_TAIL_LINES = 20
+
+# What streams.kafka.progress writes every few seconds.
+_LINE = re.compile(
+    r"(?P<records>\d+) events in [\d.]+ s, "
+    r"(?:(?P<per_record_us>[\d.]+) CPU µs/event|(?P<cpu_s>[\d.]+) CPU s), "
+    r"(?P<pieces>\d+) pieces of (?P<piece_ms>[\d.]+) ms, "
+    r"(?P<transactions>\d+) transactions of (?P<transaction_ms>[\d.]+) ms"
+)
+
+
+class WorkerEnded(ShoalError):
+    """The worker ended before the replay was done; the message holds the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a worker reported over its life."""
+
+    records: int
+    """Events and ticks."""
+    cpu_s: float
+    pieces: int
+    piece_ms_mean: float
+    transactions: int
+    transaction_ms_mean: float
+
+
+def figures(log: str) -> Figures | None:
+    """Add up the reports in a worker's log; None if it holds none."""
+    lines = list(_LINE.finditer(log))
+    if not lines:
+        return None
+    records = sum(int(line["records"]) for line in lines)
+    pieces = sum(int(line["pieces"]) for line in lines)
+    transactions = sum(int(line["transactions"]) for line in lines)
+    return Figures(
+        records=records,
+        cpu_s=sum(
+            float(line["cpu_s"])
+            if line["cpu_s"]
+            else int(line["records"]) * float(line["per_record_us"]) / 1e6
+            for line in lines
+        ),
+        pieces=pieces,
+        piece_ms_mean=sum(int(line["pieces"]) * float(line["piece_ms"]) for line in lines) / max(pieces, 1),
+        transactions=transactions,
+        transaction_ms_mean=sum(int(line["transactions"]) * float(line["transaction_ms"]) for line in lines)
+        / max(transactions, 1),
+    )
+
+
+class Worker:
+    """A running worker; see `running`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise WorkerEnded, with the end of the log, unless the worker is still running."""
+        code = self._process.returncode
+        if code is None:
+            return
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        raise WorkerEnded(f"the worker ended with {code}; its log, {self.log}, ends with:\n{tail}")
+
+    async def stop(self) -> None:
+        """Ask it to leave, and kill it if it has not within STOP_S_MAX seconds."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def running(log: Path, settings: Mapping[str, str]) -> AsyncIterator[Worker]:
+    """Run `shoal worker` with these SHOAL_ settings (and none of ours); stop it when the block is left."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cli", "worker",
+            cwd=Path(__file__).parents[1],
+            env={**inherited, **settings},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=sink,
+            stderr=asyncio.subprocess.STDOUT,
+            # A group of its own: Ctrl-C reaches us, and we stop the worker in an orderly way.
+            process_group=0,
+        )  # fmt: skip
+    worker = Worker(process, log)
+    try:
+        yield worker
+    finally:
+        await worker.stop()
