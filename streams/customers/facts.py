@@ -112,3 +112,10 @@ class Facts:
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    @classmethod
+    def none(cls) -> Facts:
+        """Return the facts of a chunk that has none."""
+        times, strings = np.empty(0, np.int64), Strings.from_list(())
+        codes = np.empty(0, np.uint8)
+        return cls(times, codes, strings, strings, times, strings, strings, codes, times, {}, {})

@@ -1,0 +1,110 @@
+"""Many short lists in a few shared columns: one block of rows per slot, moved when it outgrows its room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.customers.facts import Int64s
+
+Column = npt.NDArray[Any]
+
+ROWS_MIN = 64
+"""Rows the columns hold at first."""
+
+
+def spans(starts: Int64s, lengths: Int64s) -> Int64s:
+    """Return the indices start, start + 1, ... of every span, one span after the other."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    shift: Int64s = np.repeat(starts - ends + lengths, lengths)
+    shift += np.arange(total)
+    return shift
+
+
+def enlarged(column: Column, rows: int, fill: Any = 0) -> Column:
+    """Return a copy of `column` with `rows` rows, the new ones set to `fill`."""
+    larger = np.empty((rows, *column.shape[1:]), column.dtype)
+    larger[: len(column)] = column
+    larger[len(column) :] = fill
+    return larger
+
+
+class Arena:
+    """Blocks of rows in shared columns; block s holds rows [starts[s], starts[s] + lengths[s]).
+
+    A block has room for a power of two of rows and moves to a room twice as large when it is
+    full, so appending is amortised O(1). Whenever the columns are full they are rebuilt without
+    the rooms left behind, at twice the rows then reserved. A room is at most twice its block at
+    the time it was made, so at most four times the largest number of rows ever held are
+    allocated (and `ROWS_MIN`).
+    """
+
+    def __init__(self, *dtypes: npt.DTypeLike) -> None:
+        self.columns: tuple[Column, ...] = tuple(np.zeros(ROWS_MIN, dtype) for dtype in dtypes)
+        self.starts = np.zeros(0, np.int64)
+        self.lengths = np.zeros(0, np.int64)
+        self._room = np.zeros(0, np.int64)
+        self._top = 0
+        self._reserved = 0
+
+    @property
+    def allocated(self) -> int:
+        """Rows the columns hold, used or not."""
+        return len(self.columns[0])
+
+    @property
+    def rows(self) -> int:
+        """Rows in all blocks."""
+        return int(self.lengths.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of every array."""
+        return sum(c.nbytes for c in (*self.columns, self.starts, self.lengths, self._room))
+
+    def hold_slots(self, capacity: int) -> None:
+        """Make place for slots 0 to capacity - 1; new blocks are empty."""
+        self.starts = enlarged(self.starts, capacity)
+        self.lengths = enlarged(self.lengths, capacity)
+        self._room = enlarged(self._room, capacity)
+
+    def reserve(self, slots: Int64s, extra: Int64s) -> None:
+        """Make room for `extra` more rows in the block of each of the distinct `slots`."""
+        need = self.lengths[slots] + extra
+        full = need > self._room[slots]
+        if not full.any():
+            return
+        slots, need = slots[full], need[full]
+        # The least power of two that holds `need`, and at least 2: most customers come back.
+        room = np.left_shift(1, np.maximum(np.frexp((need - 1).astype(np.float64))[1], 1)).astype(np.int64)
+        total = int(room.sum())
+        self._reserved += total - int(self._room[slots].sum())
+        if self._top + total > self.allocated:
+            self._rebuild(2 * self._reserved)
+        firsts = self._top + np.cumsum(room) - room
+        lengths = self.lengths[slots]
+        if lengths.any():
+            source, target = spans(self.starts[slots], lengths), spans(firsts, lengths)
+            for column in self.columns:
+                column[target] = column[source]
+        self.starts[slots] = firsts
+        self._room[slots] = room
+        self._top += total
+
+    def _rebuild(self, rows: int) -> None:
+        """Move every block, in slot order, into new columns without the rooms left behind."""
+        held = np.flatnonzero(self._room)
+        firsts = np.cumsum(self._room[held]) - self._room[held]
+        lengths = self.lengths[held]
+        source, target = spans(self.starts[held], lengths), spans(firsts, lengths)
+        columns = []
+        for column in self.columns:
+            fresh = np.zeros(max(rows, ROWS_MIN), column.dtype)
+            fresh[target] = column[source]
+            columns.append(fresh)
+        self.columns = tuple(columns)
+        self.starts[held] = firsts
+        self._top = int(self._room[held].sum())

@@ -1,0 +1,87 @@
+"""The facts of a chunk as the table stores them: hashed ids and fixed-width records, made once a chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.customers.facts import Bools, Facts, Int64s, Kind, UInt8s, UInt64s
+from streams.customers.hashing import KeyedHash, mix
+
+FACT = np.dtype([("time", "<i8"), ("value", "<i8"), ("id", "<u8"), ("link", "<u8"), ("code", "u1")])
+"""One fact as it is kept in pages: 33 bytes."""
+
+Records = npt.NDArray[Any]
+
+ORDERS, REFUNDS, OTHERS, LEDGER = 0, 1, 2, 3
+"""Where a fact goes: one of three runs, or the ledger, fact by fact."""
+
+KIND_MASK = 0x0F
+REFUND_KIND_SHIFT = 4
+STALE = 0x80
+"""Flag in `code`: the order of this linked refund was past the fold line when the refund came."""
+
+_FAMILY_OF_KIND = np.zeros(KIND_MASK + 1, np.int64)
+_FAMILY_OF_KIND[[Kind.SIGNED_UP, Kind.PROFILE_UPDATED, Kind.PURCHASED, Kind.REFUNDED]] = 3, 3, 1, 2
+_FAMILY_SALTS = mix(np.arange(4, dtype=np.uint64) + np.uint64(0x5A17))
+_SLOT_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class FactColumns:
+    """n facts. `records` is FACT[n]; `route` uint8[n]: ORDERS, REFUNDS, OTHERS or LEDGER."""
+
+    records: Records
+    time: Int64s
+    value: Int64s
+    id: UInt64s
+    route: UInt8s
+    signed_up: Bools
+    wordy: Bools
+    """Rows that carry traits or an account, which are merged one by one."""
+    any_wordy: bool
+    any_signed_up: bool
+
+
+def columns_of(facts: Facts, hashes: KeyedHash) -> FactColumns:
+    """Hash the ids of a chunk. Ids of orders, refunds and other events never meet."""
+    kind = facts.kind
+    ids = mix(hashes.hash(facts.natural_id) ^ _FAMILY_SALTS[_FAMILY_OF_KIND[kind]])
+    ids = np.maximum(ids, np.uint64(1))
+    linked = np.flatnonzero((facts.order_id.lengths > 0) & (kind == Kind.REFUNDED))
+    links = np.zeros(len(kind), np.uint64)
+    if len(linked):
+        orders = hashes.hash(facts.order_id.take(linked))
+        orders = mix(orders ^ _FAMILY_SALTS[_FAMILY_OF_KIND[Kind.PURCHASED]])
+        links[linked] = np.maximum(orders, np.uint64(1))
+    records = np.empty(len(kind), FACT)
+    signed_up = kind == Kind.SIGNED_UP
+    other = signed_up | (kind == Kind.PROFILE_UPDATED)
+    value = np.where(other, 0, facts.amount_minor)
+    records["time"], records["value"] = facts.occurred_at_ms, value
+    records["id"], records["link"] = ids, links
+    records["code"] = kind | (facts.refund_kind << REFUND_KIND_SHIFT)
+    route = np.where(kind == Kind.PURCHASED, ORDERS, REFUNDS).astype(np.uint8)
+    route[other] = OTHERS
+    route[((value == 0) & ~other) | (links != 0)] = LEDGER
+    wordy = np.zeros(len(kind), np.bool_)
+    wordy[[*facts.traits, *facts.account_id]] = True
+    return FactColumns(
+        records=records,
+        time=facts.occurred_at_ms,
+        value=value,
+        id=ids,
+        route=route,
+        signed_up=signed_up,
+        wordy=wordy,
+        any_wordy=bool(facts.traits or facts.account_id),
+        any_signed_up=bool(signed_up.any()),
+    )
+
+
+def seen_keys(slots: Int64s, ids: UInt64s) -> UInt64s:
+    """Return uint64[n]: one key per (slot, fact id) for the set of seen facts."""
+    return mix(ids + slots.astype(np.uint64) * _SLOT_MULTIPLIER)

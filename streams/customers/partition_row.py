@@ -1,0 +1,51 @@
+"""The partition row: where the state of one partition stands, written with every transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+from errors import StateCorrupt
+from streams.customers.row_format import PARTITION_ROW, encode_key
+
+FORMAT_VERSION = 1
+
+PARTITION_ROW_KEY = encode_key(PARTITION_ROW, b"")
+"""The key of the one partition row of a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """The one truth about a partition: restore the rows, then read on from `source_offset`."""
+
+    source_offset: int
+    """Offset in `events` of the next record to apply."""
+    clock_ms: int
+    seq: int
+    """Number of the last change sent."""
+    epoch: int
+    partitions: int
+    definition_version: int
+    definition_hash: str
+    fold_line_ms: int
+    complete_since: dict[str, int]
+    """Per series, the UTC ms from which on every fact is kept."""
+    fact_key: bytes
+
+    def encode(self) -> bytes:
+        """Return readable JSON with the version of the format."""
+        content = {"format": FORMAT_VERSION, **asdict(self), "fact_key": self.fact_key.hex()}
+        return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> PartitionRow:
+        """Read what `encode` wrote; StateCorrupt for anything else."""
+        try:
+            content = json.loads(encoded)
+            version = content.pop("format")
+            if version != FORMAT_VERSION:
+                raise StateCorrupt(f"partition row of format {version!r}; this worker reads {FORMAT_VERSION}")
+            content["fact_key"] = bytes.fromhex(content["fact_key"])
+            return cls(**{field.name: content[field.name] for field in fields(cls)})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateCorrupt(f"partition row unreadable: {error!r}") from error

@@ -1,0 +1,172 @@
+"""The bytes of the customers topic: row keys, and the head row of a customer.
+
+A head row is HEAD, then per dimension two int64 (since_ms, value_seq), the dimensions and values
+as literals, the event that made it pending, the profile as JSON, and the facts of the open page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from errors import StateCorrupt
+from streams.customers.arena import Column
+from streams.customers.facts import Int64s
+from streams.customers.state import CustomerState
+
+FORMAT_VERSION = 1
+
+PARTITION_ROW, CUSTOMER_ROW = 0, 1
+"""Kinds of row."""
+
+KEY_BYTES = 7
+"""Bytes of a row key beside the id."""
+
+ID_BYTES_MAX = (1 << 16) - 1
+
+HEAD = np.dtype(
+    [
+        ("version", "u1"),
+        ("dimensions", "u1"),
+        ("literal_bytes", "<u2"),
+        ("event_id_bytes", "<u4"),
+        ("profile_bytes", "<u4"),
+        ("sealed", "<i4"),
+        ("dropped", "<i4"),
+        ("scores", "u1", (3,)),
+        ("pending_cause", "u1"),
+        ("due_ms", "<i8"),
+        ("pending_at_ms", "<i8"),
+        ("signed_up_ms", "<i8"),
+        ("folded_before_ms", "<i8"),
+        ("folded_first_ms", "<i8"),
+        ("folded_last_ms", "<i8"),
+        ("folded_orders", "<i8"),
+        ("folded_paid_minor", "<i8"),
+        ("folded_refunds_minor", "<i8"),
+    ]
+)
+
+STORED_COLUMNS = tuple(HEAD.names or ())[7:]
+"""Columns of the table that HEAD holds under the same name."""
+
+STAMP_BYTES = 16
+"""since_ms and value_seq of one dimension."""
+
+
+class RowKey(NamedTuple):
+    """What a key of the customers topic names; `page` 0 is a customer's head row."""
+
+    kind: int
+    identity: bytes
+    page: int
+
+
+def encode_key(kind: int, identity: bytes, page: int = 0) -> bytes:
+    """Return kind u8, length u16, id, page u32, big-endian; a ValueError if the id is too long."""
+    if len(identity) > ID_BYTES_MAX:
+        raise ValueError(f"id of {len(identity)} bytes; a row key holds at most {ID_BYTES_MAX}")
+    return bytes((kind,)) + len(identity).to_bytes(2, "big") + identity + page.to_bytes(4, "big")
+
+
+def decode_key(key: bytes) -> RowKey:
+    """Read what encode_key wrote; StateCorrupt for anything else."""
+    if len(key) < KEY_BYTES or len(key) != KEY_BYTES + int.from_bytes(key[1:3], "big"):
+        raise StateCorrupt(f"row key of {len(key)} bytes contradicts its own length")
+    return RowKey(key[0], key[3:-4], int.from_bytes(key[-4:], "big"))
+
+
+def encode_literals(pairs: Iterable[tuple[str, str | None]]) -> bytes:
+    """Return (dimension, value) pairs as length-prefixed texts; a null value has no text."""
+    parts = []
+    for text in (text for pair in pairs for text in pair):
+        encoded = b"" if text is None else text.encode()
+        parts.append((0 if text is None else 1 + len(encoded)).to_bytes(2, "big") + encoded)
+    return b"".join(parts)
+
+
+def decode_literals(encoded: bytes) -> list[tuple[str, str | None]]:
+    """Read what encode_literals wrote."""
+    texts: list[str | None] = []
+    at = 0
+    while at < len(encoded):
+        size = int.from_bytes(encoded[at : at + 2], "big") - 1
+        texts.append(encoded[at + 2 : at + 2 + size].decode() if size >= 0 else None)
+        at += 2 + max(size, 0)
+    return [(name or "", value) for name, value in zip(texts[::2], texts[1::2], strict=True)]
+
+
+class RowFormat:
+    """Writes rows for one list of dimensions and their literals."""
+
+    def __init__(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+        self._dimensions, self._values = dimensions, values
+        self._literals: dict[tuple[int, ...], bytes] = {}
+        longest = [max(literals, key=lambda text: len(text.encode()), default=None) for literals in values]
+        literal_bytes = len(encode_literals(zip(dimensions, longest, strict=True)))
+        stamps = STAMP_BYTES * len(dimensions)
+        self.head_bytes_max = KEY_BYTES + HEAD.itemsize + stamps + literal_bytes
+        """No head row is longer, without its id, event id, profile and facts."""
+
+    def rows(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
+        """Return the head rows of `slots`, and the page rows not yet taken."""
+        written: list[tuple[bytes, bytes | None]] = []
+        if len(slots):
+            written += self._heads(state, slots)
+        for (slot, page), facts in state.pages.take().items():
+            written.append((encode_key(CUSTOMER_ROW, state.slots.id_of(slot), page), facts))
+        return written
+
+    def _heads(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
+        literals = self._literals_of(state.value[slots])
+        profiles = [b""] * len(slots)
+        events = [b""] * len(slots)
+        owners = slots.tolist()
+        if state.profiles:
+            profiles = [p.encoded() if (p := state.profiles.get(slot)) else b"" for slot in owners]
+        if state.pending_event_id:
+            events = [state.pending_event_id.get(slot, b"") for slot in owners]
+        head = self._head(state, slots)
+        for name, texts in (("literal", literals), ("profile", profiles), ("event_id", events)):
+            head[f"{name}_bytes"] = [len(text) for text in texts]
+        stamps = np.stack((state.since_ms[slots], state.value_seq[slots]), axis=2).tobytes()
+        fixed, open_pages = head.tobytes(), state.pages.open_pages(slots)
+        width, stamp_width = HEAD.itemsize, STAMP_BYTES * len(self._dimensions)
+        ends = np.cumsum(open_pages[1])
+        facts, fact_ends, fact_starts = open_pages[0], ends.tolist(), (ends - open_pages[1]).tolist()
+        rows: list[tuple[bytes, bytes | None]] = []
+        for row, identity in enumerate(state.slots.ids_of(slots)):
+            value = b"".join(
+                (
+                    fixed[row * width : (row + 1) * width],
+                    stamps[row * stamp_width : (row + 1) * stamp_width],
+                    literals[row],
+                    events[row],
+                    profiles[row],
+                    facts[fact_starts[row] : fact_ends[row]],
+                )
+            )
+            rows.append((encode_key(CUSTOMER_ROW, identity), value))
+        return rows
+
+    def _head(self, state: CustomerState, slots: Int64s) -> Column:
+        head = np.zeros(len(slots), HEAD)
+        head["version"], head["dimensions"] = FORMAT_VERSION, len(self._dimensions)
+        head["sealed"], head["dropped"] = state.pages.sealed[slots], state.pages.dropped[slots]
+        for name in STORED_COLUMNS:
+            head[name] = getattr(state, name)[slots]
+        return head
+
+    def _literals_of(self, codes: Column) -> list[bytes]:
+        """Return the encoded literals of every row; there are few different ones."""
+        known = self._literals
+        found = []
+        for row in map(tuple, codes.tolist()):
+            if row not in known:
+                values = zip(self._values, row, strict=True)
+                texts = [literals[code] if code >= 0 else None for literals, code in values]
+                known[row] = encode_literals(zip(self._dimensions, texts, strict=True))
+            found.append(known[row])
+        return found

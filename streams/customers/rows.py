@@ -1,0 +1,193 @@
+"""Rebuilds a customer table from the rows of the customers topic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from errors import DefinitionMismatch, StateCorrupt
+from streams.customers.arena import Column
+from streams.customers.columns import FACT, KIND_MASK, Records, seen_keys
+from streams.customers.facts import Bools, Int64s, Kind, Strings
+from streams.customers.ledger import Fact
+from streams.customers.pages import FACTS_PER_PAGE
+from streams.customers.profiles import Profile
+from streams.customers.row_format import (
+    CUSTOMER_ROW,
+    FORMAT_VERSION,
+    HEAD,
+    STAMP_BYTES,
+    STORED_COLUMNS,
+    RowKey,
+    decode_key,
+    decode_literals,
+    encode_key,
+)
+from streams.customers.table import CustomerTable
+
+__all__ = ["CUSTOMER_ROW", "Restorer", "RowKey", "decode_key", "encode_key"]
+
+
+class Restorer:
+    """Takes rows in log order, newest last, and builds the table in one go.
+
+    Holds every row once until `finish`; a later row of a key replaces the earlier.
+    """
+
+    def __init__(self, table: CustomerTable) -> None:
+        if table.count:
+            raise ValueError("rows are restored into an empty table")
+        self._table = table
+        self._rows: dict[bytes, bytes] = {}
+
+    def add(self, key: bytes, value: bytes | None) -> None:
+        """Take one customer row; None is a tombstone."""
+        if value is None:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = value
+
+    def finish(self) -> int:
+        """Build the table; return the customers restored. StateCorrupt if the rows contradict themselves."""
+        ids: list[bytes] = []
+        heads: list[bytes] = []
+        pages: dict[bytes, dict[int, bytes]] = {}
+        for key, value in self._rows.items():
+            _, identity, page = decode_key(key)
+            if page:
+                pages.setdefault(identity, {})[page] = value
+            else:
+                ids.append(identity)
+                heads.append(value)
+        self._rows = {}
+        if pages.keys() - set(ids):
+            raise StateCorrupt("a page of facts belongs to no customer row")
+        if ids:
+            _Restoration(self._table, ids, heads, pages).run()
+        return len(ids)
+
+
+class _Restoration:
+    """One run over all rows, column by column."""
+
+    def __init__(
+        self, table: CustomerTable, ids: list[bytes], heads: list[bytes], pages: dict[bytes, dict[int, bytes]]
+    ) -> None:
+        self._table, self._ids, self._rows, self._pages = table, ids, heads, pages
+        if any(len(row) < HEAD.itemsize or row[0] != FORMAT_VERSION for row in heads):
+            raise StateCorrupt(f"a customer row is not of format {FORMAT_VERSION}")
+        self._head = np.frombuffer(b"".join([row[: HEAD.itemsize] for row in heads]), HEAD)
+        self._slots = table.slots.find_or_add(Strings.from_list(ids))
+
+    def run(self) -> None:
+        for name in STORED_COLUMNS:
+            getattr(self._table, name)[self._slots] = self._head[name]
+        self._restore_facts(self._read_variable_parts())
+
+    def _read_variable_parts(self) -> list[bytes]:
+        """Read memberships, event ids and profiles; return the bytes of each open page."""
+        head, table = self._head, self._table
+        stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
+        literals_end = stamps_end + head["literal_bytes"]
+        events_end = literals_end + head["event_id_bytes"]
+        profiles_end = events_end + head["profile_bytes"]
+        bounds = (stamps_end.tolist(), literals_end.tolist(), events_end.tolist(), profiles_end.tolist())
+        by_literals: dict[bytes, list[int]] = {}
+        facts = []
+        slots = self._slots.tolist()
+        for row, (value, a, b, c, d) in enumerate(zip(self._rows, *bounds, strict=True)):
+            by_literals.setdefault(value[a:b], []).append(row)
+            if c > b:
+                table.pending_event_id[slots[row]] = value[b:c]
+            if d > c:
+                table.profiles[slots[row]] = Profile.decode(value[c:d])
+            facts.append(value[d:])
+        table.pending_event_id.written_bytes = 0
+        for literals, members in by_literals.items():
+            self._restore_values(literals, np.array(members, np.int64))
+        return facts
+
+    def _restore_values(self, literals: bytes, rows: Int64s) -> None:
+        """Restore the values of rows that say the same in every dimension."""
+        table, slots = self._table, self._slots[rows]
+        pairs = decode_literals(literals)
+        width = STAMP_BYTES * len(pairs)
+        stamps = b"".join([self._rows[row][HEAD.itemsize : HEAD.itemsize + width] for row in rows.tolist()])
+        stamped = np.frombuffer(stamps, np.int64).reshape(len(rows), len(pairs), 2)
+        for place, (dimension, value) in enumerate(pairs):
+            if dimension not in table.dimensions:
+                raise DefinitionMismatch(f"the state holds dimension {dimension!r}, the definition does not")
+            at = table.dimensions.index(dimension)
+            if value is not None and value not in table.values[at]:
+                raise DefinitionMismatch(f"the state holds {dimension}={value!r}, the definition does not")
+            table.value[slots, at] = -1 if value is None else table.values[at].index(value)
+            table.since_ms[slots, at] = stamped[:, place, 0]
+            table.value_seq[slots, at] = stamped[:, place, 1]
+
+    def _restore_facts(self, open_pages: list[bytes]) -> None:
+        """Restore pages, runs and ledger from the facts on record."""
+        parts = list(open_pages)
+        sizes = np.array([len(page) for page in open_pages], np.int64)
+        if (sizes % FACT.itemsize).any() or (sizes >= FACTS_PER_PAGE * FACT.itemsize).any():
+            raise StateCorrupt("an open page is not a whole number of facts below a full page")
+        counts = sizes // FACT.itemsize
+        held = np.flatnonzero(counts)
+        opened = np.frombuffer(b"".join(open_pages), FACT)
+        self._table.pages.append(self._slots[held], counts[held], opened)
+        paged = np.flatnonzero((self._head["sealed"] > 0) | (self._head["dropped"] > 0))
+        for row in paged.tolist():
+            sealed = self._sealed_pages(row)
+            parts[row] = b"".join((*sealed, open_pages[row]))
+            counts[row] = len(parts[row]) // FACT.itemsize
+        if len(self._pages) and len(paged) == 0:
+            raise StateCorrupt("a page of facts is unknown to its customer row")
+        records = np.frombuffer(b"".join(parts), FACT) if len(paged) else opened
+        self._place(np.repeat(self._slots, counts), records)
+        self._table.reload_seen()
+
+    def _sealed_pages(self, row: int) -> list[bytes]:
+        sealed, dropped = int(self._head["sealed"][row]), int(self._head["dropped"][row])
+        pages = self._pages.get(self._ids[row], {})
+        live = [pages.get(page, b"") for page in range(dropped + 1, sealed + 1)]
+        if any(len(page) != FACTS_PER_PAGE * FACT.itemsize for page in live):
+            raise StateCorrupt(f"a customer row names {len(live)} pages of facts, not all are there and full")
+        latest = [int(np.frombuffer(page, FACT)["time"].max()) for page in live]
+        self._table.pages.put_back(int(self._slots[row]), sealed, dropped, latest)
+        return live
+
+    def _place(self, owners: Int64s, records: Records) -> None:
+        """Put facts where they belong: the plain ones by column, the others one by one."""
+        table = self._table
+        kept = records["time"] >= table.folded_before_ms[owners]
+        if not kept.all():
+            owners, records = owners[kept], records[kept]
+        kind = records["code"] & KIND_MASK
+        keys = seen_keys(owners, records["id"])
+        linked = records["link"] != 0
+        plain = ~linked & ((records["value"] > 0) | (kind <= Kind.PROFILE_UPDATED)) & ~_repeated(keys)
+        if linked.any():
+            plain &= ~np.isin(keys, seen_keys(owners[linked], records["link"][linked]))
+        for runs, mine in (
+            (table.orders, plain & (kind == Kind.PURCHASED)),
+            (table.refunds, plain & (kind == Kind.REFUNDED)),
+            (table.others, plain & (kind <= Kind.PROFILE_UPDATED)),
+        ):
+            chosen = records[mine]
+            runs.insert(owners[mine], chosen["time"], chosen["value"], chosen["id"])
+        self._place_exceptions(owners[~plain], records[~plain])
+
+    def _place_exceptions(self, owners: Int64s, records: Column) -> None:
+        contents: dict[tuple[int, int], list[Fact]] = {}
+        for slot, record in zip(owners.tolist(), records.tolist(), strict=True):
+            contents.setdefault((slot, record[2]), []).append(Fact(*record))
+        for (slot, _), facts in contents.items():
+            winner, *lost = sorted(facts, key=lambda fact: fact.rank)
+            self._table.ledger.place(slot, winner)
+            for fact in lost:
+                self._table.ledger.note_lost(slot, fact)
+
+
+def _repeated(keys: Column) -> Bools:
+    """Return bool[n], True for every key that is there more than once."""
+    ordered = np.sort(keys)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    return np.isin(keys, repeated) if len(repeated) else np.zeros(len(keys), np.bool_)

@@ -1,0 +1,156 @@
+"""The columns of the customer table: what is kept per customer, how it grows, what can be asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.customers.arena import enlarged
+from streams.customers.facts import NEVER_MS, Int64s, TraitValue, UInt8s
+from streams.customers.ledger import Ledger
+from streams.customers.pages import Pages
+from streams.customers.profiles import Profile
+from streams.customers.runs import Runs
+from streams.customers.slots import Slots
+
+NOT_YET_MS = -(1 << 63)
+"""Stands for `never` where a maximum is taken."""
+
+_FILLS = {
+    "due_ms": NEVER_MS,
+    "signed_up_ms": NEVER_MS,
+    "pending_at_ms": NEVER_MS,
+    "folded_before_ms": NOT_YET_MS,
+    "folded_first_ms": NEVER_MS,
+    "folded_last_ms": NOT_YET_MS,
+    "value": -1,
+}
+
+
+class EventIds(dict[int, bytes]):
+    """Slot to the event that made it pending; counts the bytes written, for the row bound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written_bytes = 0
+
+    def __setitem__(self, slot: int, event_id: bytes) -> None:
+        self.written_bytes += len(event_id)
+        super().__setitem__(slot, event_id)
+
+
+class CustomerState:
+    """Customers of one partition. Every column has `slots.capacity` rows: use [:count].
+
+    Columns are replaced when the table grows: read the attribute again after adding slots.
+    """
+
+    due_ms: Int64s
+    """When the customer must next be evaluated; PENDING_MS after a fact, NEVER_MS for a new slot."""
+    scores: UInt8s
+    """[capacity, 3]: r, f, m; 0 is none."""
+    value: npt.NDArray[np.int16]
+    """[capacity, dimensions]: index into the dimension's literals, -1 is null."""
+    since_ms: Int64s
+    value_seq: Int64s
+    pending_cause: UInt8s
+    pending_at_ms: Int64s
+    signed_up_ms: Int64s
+    folded_before_ms: Int64s
+    """Facts before this were moved into the folded columns."""
+    folded_first_ms: Int64s
+    folded_last_ms: Int64s
+    folded_orders: Int64s
+    folded_paid_minor: Int64s
+    folded_refunds_minor: Int64s
+
+    def __init__(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+        if len(dimensions) != len(values):
+            raise ValueError(f"{len(dimensions)} dimensions, but literals for {len(values)}")
+        self.dimensions, self.values = dimensions, values
+        self.orders, self.refunds, self.others = Runs(), Runs(), Runs()
+        self.ledger = Ledger(self.orders, self.refunds, self.others)
+        self.pages = Pages()
+        self.profiles: dict[int, Profile] = {}
+        self.pending_event_id = EventIds()
+        self._make_columns(len(dimensions))
+        self.slots = Slots(on_growth=self._hold)
+        self._hold(self.slots.capacity)
+
+    def _make_columns(self, dimensions: int) -> None:
+        """Give every column its dtype and no rows."""
+        for name in ("due_ms", "pending_at_ms", "signed_up_ms", "folded_before_ms", "folded_first_ms"):
+            setattr(self, name, np.zeros(0, np.int64))
+        for name in ("folded_last_ms", "folded_orders", "folded_paid_minor", "folded_refunds_minor"):
+            setattr(self, name, np.zeros(0, np.int64))
+        self.scores = np.zeros((0, 3), np.uint8)
+        self.value = np.zeros((0, dimensions), np.int16)
+        self.since_ms = np.zeros((0, dimensions), np.int64)
+        self.value_seq = np.zeros((0, dimensions), np.int64)
+        self.pending_cause = np.zeros(0, np.uint8)
+        self._dirty = np.zeros(0, np.bool_)
+
+    def _hold(self, capacity: int) -> None:
+        """Grow every column to `capacity` rows."""
+        for name, column in vars(self).items():
+            if isinstance(column, np.ndarray):
+                setattr(self, name, enlarged(column, capacity, _FILLS.get(name, 0)))
+        for arena in (self.orders, self.refunds, self.others, self.pages):
+            arena.hold_slots(capacity)
+
+    @property
+    def count(self) -> int:
+        """Customers in the table."""
+        return len(self.slots)
+
+    @property
+    def facts_kept(self) -> int:
+        """Facts in the runs and the ledger."""
+        in_ledger = sum(len(entry.refunds) for entry in self.ledger.entries.values())
+        return self.orders.rows + self.refunds.rows + self.others.rows + in_ledger
+
+    def state_bytes(self) -> dict[str, int]:
+        """Return bytes by part, without what Python objects take."""
+        columns = sum(c.nbytes for c in vars(self).values() if isinstance(c, np.ndarray))
+        runs = self.orders.nbytes + self.refunds.nbytes + self.others.nbytes
+        ids, pages = self.slots.nbytes, self.pages.nbytes
+        return {"columns": columns, "ids": ids, "runs": runs, "pages": pages}
+
+    def customers_due(self, at_ms: int) -> Int64s:
+        """Return the slots with due_ms <= at_ms, ascending."""
+        return np.flatnonzero(self.due_ms[: self.count] <= at_ms)
+
+    def first_paid_ms(self, slots: Int64s) -> Int64s:
+        """Return int64[n]: time of the first order with net > 0, NEVER_MS when there is none."""
+        runs = self.orders
+        first = runs.times.take(runs.starts[slots], mode="clip")
+        first = np.where(runs.lengths[slots] > 0, first, NEVER_MS)
+        return np.minimum(first, self.folded_first_ms[slots])
+
+    def last_paid_ms(self, slots: Int64s) -> Int64s:
+        """Return int64[n]: time of the last order with net > 0, NEVER_MS when there is none."""
+        runs = self.orders
+        lengths = runs.lengths[slots]
+        last = runs.times.take(runs.starts[slots] + lengths - 1, mode="clip")
+        last = np.maximum(np.where(lengths > 0, last, NOT_YET_MS), self.folded_last_ms[slots])
+        last[last == NOT_YET_MS] = NEVER_MS
+        return last
+
+    def lifetime(self, slots: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+        """Return int64[n] each: orders with net > 0, their nets, refunds that reduced none of them."""
+        orders = self.folded_orders[slots] + self.orders.lengths[slots]
+        paid = self.folded_paid_minor[slots] + self.orders.total(slots)
+        refunds = self.folded_refunds_minor[slots] + self.refunds.total(slots)
+        if self.ledger.entries:
+            refunds += [self.ledger.without_effect(slot) for slot in slots.tolist()]
+        return orders, paid, refunds
+
+    def account_id(self, slot: int) -> str | None:
+        """Return the account the customer last acted for."""
+        profile = self.profiles.get(slot)
+        return str(profile.account[2]) if profile and profile.account else None
+
+    def traits(self, slot: int) -> dict[str, TraitValue]:
+        """Return the traits that are set."""
+        profile = self.profiles.get(slot)
+        return profile.values() if profile else {}

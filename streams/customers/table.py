@@ -1,0 +1,253 @@
+"""The customer table of one partition: applies facts, and hands out the rows that store it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from streams.customers.columns import (
+    FACT,
+    LEDGER,
+    ORDERS,
+    OTHERS,
+    REFUNDS,
+    FactColumns,
+    Records,
+    columns_of,
+    seen_keys,
+)
+from streams.customers.facts import PENDING_MS, Bools, Facts, Int64s, UInt8s, UInt64s
+from streams.customers.hashing import KeyedHash
+from streams.customers.ledger import Fact
+from streams.customers.profiles import Profile
+from streams.customers.row_format import KEY_BYTES, RowFormat
+from streams.customers.seen import SeenSet
+from streams.customers.state import CustomerState
+
+
+class Result(IntEnum):
+    """What became of one fact."""
+
+    APPLIED = 1
+    DUPLICATE = 2
+    """Known already; also another content under a known id that lost (counted in `conflicts`)."""
+    TOO_OLD = 3
+    REFUSED = 4
+    """Its traits go beyond the bounds of profiles.py; it changed nothing."""
+
+
+class CustomerTable(CustomerState):
+    """Customers of one partition.
+
+    State is the same for every order, cut and repetition of the same facts above the fold line.
+    """
+
+    def __init__(
+        self, *, fact_key: bytes, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]
+    ) -> None:
+        super().__init__(dimensions, values)
+        self._hashes = KeyedHash(fact_key)
+        self._seen = SeenSet(self._live_keys)
+        self._columns_of: tuple[Facts, FactColumns] | None = None
+        self._format = RowFormat(dimensions, values)
+        self._dirty_slots: list[Int64s] = []
+        self._dirty_count = 0
+        self._dirty_bytes_max = 0
+        self.row_count = 0
+        self.conflicts = 0
+        self.facts_applied = 0
+
+    def apply(self, facts: Facts, rows: Int64s, slots: Int64s, fold_line_ms: Int64s) -> UInt8s:
+        """Apply facts as if one at a time in order; return a Result per row.
+
+        `rows` are places in `facts` in log order, `slots` and `fold_line_ms` one per row, the
+        latter never falling within a customer. Customers with an APPLIED fact become dirty and
+        pending.
+        """
+        results = np.full(len(rows), Result.APPLIED, np.uint8)
+        columns = self._cached_columns(facts)
+        old = columns.time[rows] < fold_line_ms
+        live = np.arange(len(rows))
+        if old.any():
+            results[old] = Result.TOO_OLD
+            live = live[~old]
+        reworded: set[int] = set()
+        if columns.any_wordy:
+            reworded = self._merge_profiles(facts, columns, rows, slots, live, results)
+            live = live[results[live] == Result.APPLIED]
+        if not len(live):
+            return results
+        everything = len(live) == len(rows)
+        chosen = rows if everything else rows[live]
+        owners = slots if everything else slots[live]
+        records = columns.records.take(chosen)
+        recorded = self._put_facts(columns, chosen, owners, records, fold_line_ms[live])
+        if not recorded.all():
+            known = live[~recorded]
+            results[[row for row in known.tolist() if row not in reworded]] = Result.DUPLICATE
+            owners, records, live = owners[recorded], records[recorded], live[recorded]
+            if reworded:
+                self._touch(np.unique(slots[list(reworded)]))
+        self._record(owners, records, fold_line_ms[live])
+        return results
+
+    def _cached_columns(self, facts: Facts) -> FactColumns:
+        """Hash a chunk once however many calls apply it; only the last chunk is kept."""
+        if self._columns_of is None or self._columns_of[0] is not facts:
+            self._columns_of = facts, columns_of(facts, self._hashes)
+        return self._columns_of[1]
+
+    def _merge_profiles(
+        self, facts: Facts, columns: FactColumns, rows: Int64s, slots: Int64s, live: Int64s, results: UInt8s
+    ) -> set[int]:
+        """Merge traits and accounts in order; return the places (in `rows`) that changed something."""
+        changed = set()
+        for place in live[columns.wordy[rows[live]]].tolist():
+            row, slot = int(rows[place]), int(slots[place])
+            profile = self.profiles.setdefault(slot, Profile())
+            time, event_id = int(columns.time[row]), facts.event_id[row]
+            traits = facts.traits.get(row, {})
+            if traits and not profile.fits(time, event_id, traits):
+                results[place] = Result.REFUSED
+            elif profile.merge(time, event_id, traits, facts.account_id.get(row)):
+                changed.add(place)
+                self._dirty_bytes_max += len(profile)
+        return changed
+
+    def _put_facts(
+        self, columns: FactColumns, rows: Int64s, slots: Int64s, records: Records, fold_line_ms: Int64s
+    ) -> Bools:
+        """Put facts into runs and ledger; return bool[n], True where one must go on record."""
+        ids, route = columns.id[rows], columns.route[rows]
+        fresh = self._seen.add(seen_keys(slots, ids))
+        plain: Bools = fresh & (route != LEDGER)
+        time, value = columns.time[rows], columns.value[rows]
+        if columns.any_signed_up:
+            signing = columns.signed_up[rows]
+            np.minimum.at(self.signed_up_ms, slots[signing], time[signing])
+        for series, runs in ((ORDERS, self.orders), (REFUNDS, self.refunds), (OTHERS, self.others)):
+            mine = np.flatnonzero(plain & (route == series))
+            if len(mine) == len(rows):
+                runs.insert(slots, time, value, ids)
+                return plain
+            if len(mine):
+                runs.insert(slots[mine], time[mine], value[mine], ids[mine])
+        recorded = plain
+        for row in np.flatnonzero(~plain).tolist():
+            slot = int(slots[row])
+            fact = Fact(*records[row].item())
+            kept, conflict = self.ledger.apply(slot, fact, int(fold_line_ms[row]), fresh=bool(fresh[row]))
+            self.conflicts += conflict
+            if kept is not None:
+                recorded[row] = True
+                records["code"][row] = kept.code
+                if kept.link:
+                    # The order must not look new when it comes: this refund is waiting for it.
+                    self._seen.add(seen_keys(slots[row : row + 1], records["link"][row : row + 1]))
+        return recorded
+
+    def _record(self, slots: Int64s, records: Records, fold_line_ms: Int64s) -> None:
+        """Append facts to the pages in order, and make their customers dirty and pending."""
+        count = len(slots)
+        if not count:
+            return
+        order = np.argsort(slots, kind="stable")
+        ordered = slots[order]
+        heads = np.empty(count, np.bool_)
+        heads[0] = True
+        np.not_equal(ordered[1:], ordered[:-1], out=heads[1:])
+        firsts = np.flatnonzero(heads)
+        owners = ordered[firsts]
+        self._touch(owners)
+        self.facts_applied += count
+        self._dirty_bytes_max += count * records.itemsize
+        seals = self.pages.append(owners, np.diff(firsts, append=count), records.take(order))
+        for group, place in seals:
+            self._fold(int(owners[group]), int(fold_line_ms[order[firsts[group] + place]]))
+
+    def _fold(self, slot: int, fold_line_ms: int) -> None:
+        """Move facts past the fold line into the folded columns if that frees a page.
+
+        Only windows longer than the longest could tell. Facts that explain each other (an order
+        and its refunds, two contents under one id) go together or not at all.
+        """
+        before = fold_line_ms
+        if not self.pages.droppable(slot, before):
+            return
+        pairs = list(self.ledger.straddles(slot))
+        while split := [earlier for earlier, later in pairs if earlier < before <= later]:
+            before = min(split)
+        free = self.pages.droppable(slot, before)
+        if not free:
+            return
+        idle = self.ledger.cut(slot, before)
+        times, nets = self.orders.cut(slot, before)
+        if len(times):
+            self.folded_first_ms[slot] = min(int(self.folded_first_ms[slot]), int(times[0]))
+            self.folded_last_ms[slot] = max(int(self.folded_last_ms[slot]), int(times[-1]))
+            self.folded_orders[slot] += len(times)
+            self.folded_paid_minor[slot] += nets.sum()
+        self.folded_refunds_minor[slot] += idle + self.refunds.cut(slot, before)[1].sum()
+        self.others.cut(slot, before)
+        self.folded_before_ms[slot] = max(int(self.folded_before_ms[slot]), before)
+        self.pages.drop(slot, free)
+
+    def reload_seen(self) -> None:
+        """Fill the set of seen facts from the runs and the ledger, after they were restored."""
+        self._seen.rebuild()
+
+    def _live_keys(self) -> UInt64s:
+        """Return the seen keys of every fact kept, and of the orders that refunds wait for."""
+        known = [runs.owners(self.count) for runs in (self.orders, self.refunds, self.others)]
+        known.append(self.ledger.known_ids())
+        return np.concatenate([seen_keys(slots, ids) for slots, ids in known])
+
+    @property
+    def dirty_count(self) -> int:
+        """Customers whose row must be written."""
+        return self._dirty_count
+
+    @property
+    def dirty_bytes_max(self) -> int:
+        """No less than the bytes take_rows would return, keys included; cheap."""
+        keys = self.pages.untaken_pages * (KEY_BYTES + self.slots.longest)
+        pages = self.pages.untaken_bytes + keys
+        return self._dirty_bytes_max + pages + self.pending_event_id.written_bytes
+
+    def mark_dirty(self, slots: Int64s) -> None:
+        """Have the rows of these customers written with the next take."""
+        self._mark(np.unique(slots))
+
+    def take_rows(self) -> list[tuple[bytes, bytes | None]]:
+        """Return (key, value) of every dirty customer, sealed page and dropped page, and clear dirty.
+
+        A value of None is a tombstone. `row_count` says how many customers and pages there were.
+        """
+        slots = np.concatenate(self._dirty_slots) if self._dirty_slots else np.zeros(0, np.int64)
+        rows = self._format.rows(self, slots)
+        self._dirty[slots] = False
+        self._dirty_slots.clear()
+        self._dirty_count = self._dirty_bytes_max = self.pending_event_id.written_bytes = 0
+        self.row_count = len(rows)
+        return rows
+
+    def _touch(self, owners: Int64s) -> None:
+        """Make distinct slots due at any clock, and dirty."""
+        self.due_ms[owners] = PENDING_MS
+        self._mark(owners)
+
+    def _mark(self, slots: Int64s) -> None:
+        """Mark distinct slots dirty; what their rows hold already enters the bound."""
+        clean = slots[~self._dirty[slots]]
+        if not len(clean):
+            return
+        self._dirty[clean] = True
+        self._dirty_slots.append(clean)
+        self._dirty_count += len(clean)
+        held = self.slots.lengths_of(clean).sum() + FACT.itemsize * self.pages.lengths[clean].sum()
+        self._dirty_bytes_max += len(clean) * self._format.head_bytes_max + int(held)
+        for sparse in (self.profiles, self.pending_event_id):
+            if sparse:
+                known = (sparse.get(slot) for slot in clean.tolist())
+                self._dirty_bytes_max += sum(len(entry) for entry in known if entry is not None)
