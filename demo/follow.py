@@ -6,12 +6,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError as ClientError
-from streams.customers.partition_row import PartitionRow
-from streams.customers.rows import PARTITION_ROW_KEY
 
 from demo.display import Change, Scene
 from errors import KafkaUnavailable
 from schemas.changes import decode_change
+from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.topics import CUSTOMERS, SEGMENT_CHANGES, topic_name
 
 RECORDS_MAX = 2_000
