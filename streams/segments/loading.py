@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -67,9 +66,16 @@ def default_definition() -> Definition:
 def _currency(entry: Entry, code: str) -> bool:
     if code in EXPONENTS:
         return True
-    near = difflib.get_close_matches(code.upper(), EXPONENTS, n=1)
-    entry.problem("an ISO 4217 currency code" + (f" (did you mean {near[0]}?)" if near else ""), code)
+    entry.problem(f"an ISO 4217 currency code (did you mean {_nearest(code)}?)", code)
     return False
+
+
+def _nearest(code: str) -> str:
+    # Three letters are too few for a general measure of likeness: count those in place and those shared.
+    def likeness(known: str) -> int:
+        return sum(map(str.__eq__, known, code.upper())) + len(set(known) & set(code.upper()))
+
+    return max(EXPONENTS, key=likeness)
 
 
 def _rates(entry: Entry) -> Rates | None:

@@ -138,11 +138,12 @@ class View:
         return found
 
     def paid_ms(self, of: Paid) -> Int64s:
-        """Return when the first or last paid order was, FAR_MS when there is none."""
+        """Return when the first or last paid order was, beyond FAR_MS when there is none."""
         found = self._paid.get(of)
         if found is None:
             read = self.table.first_paid_ms if of == "first" else self.table.last_paid_ms
-            found = self._paid[of] = np.minimum(read(self.slots), FAR_MS)
+            # Twice FAR_MS stays beyond it whatever bound of an age, even a negative one, is added.
+            found = self._paid[of] = np.minimum(read(self.slots), 2 * FAR_MS)
         return found
 
     def span(self, series: Series) -> Span:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def oracle(orders: Entries, refunds: Entries, now: int) -> Expected:
     f = _score(len(window), (2, 3, 6, 12))
     m = _score(net, (100_00, 250_00, 500_00, 1000_00))
     column = {2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3, 8: 4, 9: 5, 10: 5}[f + m]
-    back = any(t + 30 * DAY > now and t - before >= 180 * DAY for before, t in zip(paid, paid[1:], strict=False))
+    back = any(t + 30 * DAY > now and t - before >= 180 * DAY for before, t in pairwise(paid))
     if gap >= 180 * DAY:
         lifecycle = "churned"
     elif back:
@@ -96,7 +97,7 @@ def _outputs(expected: Expected) -> tuple[str, str, tuple[int, int, int]]:
 # Times lie where windows and edges begin and end, seen from T0, and a little beside.
 times = st.builds(
     lambda days, shift, ms: T0 - days * DAY + shift * DAY + ms,
-    st.sampled_from(EDGES_DAYS + (31, 210, 211, 400, 545)),
+    st.sampled_from((*EDGES_DAYS, 31, 210, 211, 400, 545)),
     st.sampled_from((0, 0, 0, 1, 30, -30)),
     st.sampled_from((-1, 0, 0, 1, 12_345_678)),
 ) | st.integers(T0 - 800 * DAY, T0 + 300_000)
@@ -126,7 +127,9 @@ def test_values_equal_the_oracle_at_edges_and_between(customers, data, table_of)
     kept, slots, nows = [], [], []
     for orders, refunds in customers:
         edges = _instants(orders, refunds)
-        now = data.draw(st.sampled_from(edges) if edges else st.just(T0)) + data.draw(st.sampled_from((-1, 0, 1)))
+        now = data.draw(st.sampled_from(edges) if edges else st.just(T0)) + data.draw(
+            st.sampled_from((-1, 0, 1))
+        )
         now = data.draw(st.sampled_from((now, T0)))
         kept.append(_in_reach(orders, refunds, now))
         for moment in {now, *(e + ms for e in _instants(*kept[-1]) if e > now for ms in (-1, 0, 1))}:
@@ -194,7 +197,11 @@ def test_a_whale_without_refunds_wakes_only_to_change(table_of) -> None:
     """Without refunds every deadline but the reactivation's is a change: no round is wasted."""
     random = np.random.default_rng(3)
     orders = list(
-        zip((T0 + random.integers(-700, 1, 20_000) * DAY).tolist(), random.integers(1, 50, 20_000).tolist(), strict=True)
+        zip(
+            (T0 + random.integers(-700, 1, 20_000) * DAY).tolist(),
+            random.integers(1, 50, 20_000).tolist(),
+            strict=True,
+        )
     )
     rounds, changes = _rounds(table_of([(orders, [])]), T0, T0 + 800 * DAY)
     assert changes >= 8
@@ -205,10 +212,18 @@ def test_a_whale_with_refunds_wakes_a_small_multiple_of_its_refunds(table_of) ->
     """A deadline may come early only once per refund, never once per order."""
     random = np.random.default_rng(4)
     orders = list(
-        zip((T0 - random.integers(0, 700 * DAY, 20_000)).tolist(), random.integers(1, 50, 20_000).tolist(), strict=True)
+        zip(
+            (T0 - random.integers(0, 700 * DAY, 20_000)).tolist(),
+            random.integers(1, 50, 20_000).tolist(),
+            strict=True,
+        )
     )
     refunds = list(
-        zip((T0 - random.integers(0, 700 * DAY, 300)).tolist(), random.integers(1, 3000, 300).tolist(), strict=True)
+        zip(
+            (T0 - random.integers(0, 700 * DAY, 300)).tolist(),
+            random.integers(1, 3000, 300).tolist(),
+            strict=True,
+        )
     )
     rounds, changes = _rounds(table_of([(orders, refunds)]), T0, T0 + 800 * DAY)
     assert rounds <= changes + len(refunds)
@@ -242,7 +257,17 @@ def test_frequency_thresholds(count: int, f: int, table_of) -> None:
 
 @pytest.mark.parametrize(
     ("minor", "m"),
-    [(1, 1), (99_99, 1), (100_00, 2), (249_99, 2), (250_00, 3), (499_99, 3), (500_00, 4), (999_99, 4), (1000_00, 5)],
+    [
+        (1, 1),
+        (99_99, 1),
+        (100_00, 2),
+        (249_99, 2),
+        (250_00, 3),
+        (499_99, 3),
+        (500_00, 4),
+        (999_99, 4),
+        (1000_00, 5),
+    ],
 )
 def test_monetary_thresholds_are_in_major_units(minor: int, m: int, table_of) -> None:
     """M is by pounds, compared in pence: 1000, 500, 250 and 100 begin a band."""
@@ -274,7 +299,9 @@ def test_nobody_is_evaluated_to_nothing(table_of) -> None:
 
 def test_a_deadline_that_is_not_after_now_is_refused(table_of, monkeypatch) -> None:
     """A deadline at or before now would be swept for ever, so the evaluation raises."""
-    monkeypatch.setattr("streams.segments.measures.Age.leaves", lambda self, view, floor, ceiling: view.now_ms)
+    monkeypatch.setattr(
+        "streams.segments.measures.Age.leaves", lambda self, view, floor, ceiling: view.now_ms
+    )
     with pytest.raises(AssertionError, match="is not after"):
         evaluated(table_of([([(T0, 1)], [])]), [0], [T0])
 
@@ -290,8 +317,16 @@ def test_answers_do_not_depend_on_company(table_of) -> None:
     """A customer evaluated alone, in a crowd or twice in one call gets one answer."""
     random = np.random.default_rng(9)
     crowd = [
-        ([(int(T0 - random.integers(0, 600 * DAY)), int(random.integers(1, 40_000))) for _ in range(k % 30)],
-         [(int(T0 - random.integers(0, 600 * DAY)), int(random.integers(1, 40_000))) for _ in range(k % 3)])
+        (
+            [
+                (int(T0 - random.integers(0, 600 * DAY)), int(random.integers(1, 40_000)))
+                for _ in range(k % 30)
+            ],
+            [
+                (int(T0 - random.integers(0, 600 * DAY)), int(random.integers(1, 40_000)))
+                for _ in range(k % 3)
+            ],
+        )
         for k in range(400)
     ]
     table = table_of(crowd)
