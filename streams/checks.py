@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 
 import errors
 from schemas.decoding import Group
-from streams.columns import int64s_of, labels_of, strings_of
+from streams.columns import empty_strings, int64s_of, labels_of, strings_of
 from streams.customers.facts import Bools, Int64s, RefundKind, Strings, UInt8s
 from streams.segments.currencies import Rates
 
@@ -92,24 +92,25 @@ class Checks:
         return np.flatnonzero(passed)
 
 
-def check_id(
-    checks: Checks, field: str, ids: Strings, error: type[errors.RecordError] = errors.InvalidField
-) -> None:
-    """Refuse ids of 0 or more than ID_BYTES_MAX bytes."""
-    lengths = ids.lengths
-    # One comparison for both ends: 0 - 1 wraps around to the largest number.
-    wrong = (lengths - 1).view(np.uint64) >= ID_BYTES_MAX
-    _refuse_ids(checks, field, ids, wrong, error)
+def check_ids(checks: Checks, ids: Mapping[str, Strings]) -> None:
+    """Refuse ids (by field) of 0 or more than ID_BYTES_MAX bytes."""
+    # One comparison for all ids and both ends: 0 - 1 wraps around to the largest number.
+    lengths = np.concatenate([each.offsets[1:] - each.offsets[:-1] for each in ids.values()])
+    if int((lengths - 1).view(np.uint64).max()) < ID_BYTES_MAX:
+        return
+    for field, each in ids.items():
+        error = errors.InvalidCustomerId if field == "customer_id" else errors.InvalidField
+        _refuse_ids(checks, field, each, (each.lengths == 0) | (each.lengths > ID_BYTES_MAX), error)
 
 
 def optional_id(checks: Checks, field: str) -> Strings:
     """Return a nullable column, null as empty, refusing ids that are there but empty or too long."""
     column = checks.group.batch.column(field)
+    if column.null_count == len(column):
+        return empty_strings(len(column))
     ids = strings_of(column)
-    wrong = ids.lengths > ID_BYTES_MAX
-    if column.null_count < len(column):
-        wrong |= (ids.lengths == 0) & column.is_valid().to_numpy(zero_copy_only=False)
-    _refuse_ids(checks, field, ids, wrong, errors.InvalidField)
+    wrong = (ids.lengths == 0) & column.is_valid().to_numpy(zero_copy_only=False)
+    _refuse_ids(checks, field, ids, wrong | (ids.lengths > ID_BYTES_MAX), errors.InvalidField)
     return ids
 
 
@@ -147,13 +148,10 @@ def amounts(checks: Checks, rates: Rates) -> Int64s:
     """Return int64[n] amounts in minor units of the reporting currency; 0 for rows refused."""
     batch = checks.group.batch
     amount = int64s_of(batch.column("amount_minor"))
-    wrong = amount.view(np.uint64) >= AMOUNT_LIMIT_MINOR
-    _refuse_amounts(checks, amount, wrong, f"0 to {AMOUNT_LIMIT_MINOR - 1}")
+    if int(amount.view(np.uint64).max()) >= AMOUNT_LIMIT_MINOR:
+        wrong = amount.view(np.uint64) >= AMOUNT_LIMIT_MINOR
+        _refuse_amounts(checks, amount, wrong, f"0 to {AMOUNT_LIMIT_MINOR - 1}")
     labels, index = labels_of(batch.column("currency"))
-    if index is None and not checks.failed:
-        currency = labels[0]
-        if currency in rates and int(amount.max()) <= rates.limit_minor(currency):
-            return rates.convert(amount, currency)
     converted = np.zeros(len(amount), np.int64)
     for label, currency in enumerate(labels):
         rows = np.arange(len(amount)) if index is None else np.flatnonzero(index == label)
@@ -161,10 +159,12 @@ def amounts(checks: Checks, rates: Rates) -> Int64s:
             _refuse_currency(checks, rows, currency, rates)
             continue
         limit = rates.limit_minor(currency)
-        above = np.zeros(len(amount), np.bool_)
-        above[rows] = amount[rows] > limit
-        _refuse_amounts(checks, amount, above, f"at most {limit} in {currency}")
-        rows = rows[~np.isin(rows, list(checks.failed))]
+        if int(amount[rows].max()) > limit:
+            above = np.zeros(len(amount), np.bool_)
+            above[rows] = amount[rows] > limit
+            _refuse_amounts(checks, amount, above, f"at most {limit} in {currency}")
+        if checks.failed:
+            rows = rows[~np.isin(rows, list(checks.failed))]
         converted[rows] = rates.convert(amount[rows], currency)
     return converted
 
@@ -207,14 +207,18 @@ def refund_kinds(checks: Checks) -> UInt8s:
 
 def check_times(checks: Checks, field: str, times_ms: Int64s, *, future_ms_max: int | None) -> None:
     """Refuse times outside 1970..9999, and further than `future_ms_max` after the append time."""
-    checks.refuse_where(
-        times_ms.view(np.uint64) >= TIME_LIMIT_MS,
-        field,
-        "a time from 1970 to 9999 in UTC ms",
-        lambda row: str(times_ms[row]),
-        "check the unit: milliseconds, not seconds or microseconds",
-    )
+    if int(times_ms.view(np.uint64).max()) >= TIME_LIMIT_MS:
+        checks.refuse_where(
+            times_ms.view(np.uint64) >= TIME_LIMIT_MS,
+            field,
+            "a time from 1970 to 9999 in UTC ms",
+            lambda row: str(times_ms[row]),
+            "check the unit: milliseconds, not seconds or microseconds",
+        )
     if future_ms_max is None:
+        return
+    latest = int(times_ms.max()) - future_ms_max
+    if latest <= min(map(attrgetter("timestamp"), checks.records)):
         return
     appended = np.fromiter(map(attrgetter("timestamp"), checks.records), np.int64, len(checks))
     checks.refuse_where(

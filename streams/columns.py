@@ -45,15 +45,25 @@ def joined(columns: Sequence[Strings]) -> Strings:
     )
 
 
+def span_of(strings: Strings, start: int, count: int) -> Strings:
+    """Return `count` strings from `start` on, sharing their bytes."""
+    offsets = strings.offsets[start : start + count + 1]
+    first = int(offsets[0])
+    return Strings(strings.data[first : int(offsets[-1])], offsets - first)
+
+
 def labels_of(array: pa.Array) -> tuple[list[str], Int64s | None]:
     """Return the distinct texts of a column without nulls and int64[n] indexes into them.
 
     The indexes are None when all rows hold the one text: most chunks know one currency.
     """
     packed = strings_of(array)
-    count = len(packed)
-    whole, first = packed.data.tobytes(), packed[0] if count else b""
-    if whole == first * count and (packed.lengths == len(first)).all():
-        return ([first.decode()] if count else []), None
+    if not len(packed):
+        return [], None
+    whole, first = packed.data.tobytes(), packed[0]
+    # Texts of one length that are the first one over and over are all the first one.
+    if whole == first * len(packed) and not (packed.offsets[1:] - packed.offsets[:-1] - len(first)).any():
+        return [first.decode()], None
     encoded = array.dictionary_encode()
-    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+    index = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(array)).astype(np.int64)
+    return encoded.dictionary.to_pylist(), index

@@ -13,7 +13,7 @@ import errors
 from schemas.decoding import decode
 from streams import checks as checking
 from streams.checks import Checks, Record
-from streams.columns import empty_strings, int64s_of, joined, strings_of
+from streams.columns import empty_strings, int64s_of, joined, span_of, strings_of
 from streams.customers.facts import Facts, Int64s, Kind, Strings, TraitValue, UInt8s
 from streams.segments.currencies import Rates
 from streams.traits import ENCODED_BYTES_MAX, encoded_bytes, traits_of
@@ -27,6 +27,7 @@ _KINDS = {
     "Purchased": Kind.PURCHASED,
     "Refunded": Kind.REFUNDED,
 }
+_NATURAL_IDS = {Kind.PURCHASED: "order_id", Kind.REFUNDED: "refund_id"}
 
 
 class Priced(Protocol):
@@ -103,17 +104,13 @@ def read(records: Sequence[Record], *, partition: int, definition: Priced) -> Re
 
 def _events(checks: Checks, kind: Kind, rates: Rates) -> _Rows:
     batch, count = checks.group.batch, len(checks)
-    customer = strings_of(batch.column("customer_id"))
-    checking.check_id(checks, "customer_id", customer, errors.InvalidCustomerId)
-    natural = event_id = strings_of(batch.column("event_id"))
-    checking.check_id(checks, "event_id", event_id)
-    order = empty_strings(count)
-    if kind is Kind.PURCHASED:
-        natural = strings_of(batch.column("order_id"))
-        checking.check_id(checks, "order_id", natural)
-    elif kind is Kind.REFUNDED:
-        natural = strings_of(batch.column("refund_id"))
-        checking.check_id(checks, "refund_id", natural)
+    customer, event_id = strings_of(batch.column("customer_id")), strings_of(batch.column("event_id"))
+    ids = {"customer_id": customer, "event_id": event_id}
+    natural, order = event_id, empty_strings(count)
+    if kind in _NATURAL_IDS:
+        natural = ids[_NATURAL_IDS[kind]] = strings_of(batch.column(_NATURAL_IDS[kind]))
+    checking.check_ids(checks, ids)
+    if kind is Kind.REFUNDED:
         order = checking.optional_id(checks, "order_id")
     checking.optional_id(checks, "account_id")
     checking.check_keys(checks, customer)
@@ -217,14 +214,26 @@ def _facts(parts: list[_Rows]) -> Facts:
 def _merged(parts: list[_Rows]) -> _Rows:
     position = np.concatenate([part.position for part in parts])
     order = np.argsort(position)
+    # All four columns of text as one, because a few long operations are cheaper than many short ones.
+    texts = joined(
+        [part.customer for part in parts]
+        + [part.event_id for part in parts]
+        + [part.natural_id for part in parts]
+        + [part.order_id for part in parts]
+    )
+    count = len(position)
+    texts = texts.take((order + np.arange(0, 4 * count, count)[:, None]).ravel())
+    customer, event_id, natural_id, order_id = (
+        span_of(texts, at, count) for at in range(0, 4 * count, count)
+    )
     return _Rows(
         position[order],
         np.concatenate([part.kind for part in parts])[order],
-        joined([part.customer for part in parts]).take(order),
-        joined([part.event_id for part in parts]).take(order),
+        customer,
+        event_id,
         np.concatenate([part.occurred_at_ms for part in parts])[order],
-        joined([part.natural_id for part in parts]).take(order),
-        joined([part.order_id for part in parts]).take(order),
+        natural_id,
+        order_id,
         np.concatenate([part.refund_kind for part in parts])[order],
         np.concatenate([part.amount_minor for part in parts])[order],
         {at: traits for part in parts for at, traits in part.traits.items()},
