@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -66,6 +67,10 @@ broker.session.timeout.ms=3000
 """
 
 JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+# Everything goes to standard error, with the time of day; see LOG_BYTES_MAX for the bound.
+LOGGING = ("defaultLogLevel=info", "showDateTime=true", "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS")
+LOG_BYTES_MAX = 10 << 20
+"""A longer log of earlier runs is put aside at the next start, over the one put aside before."""
 
 
 class LocalKafka:
@@ -77,9 +82,11 @@ class LocalKafka:
 
     def __init__(self, folder: Path, *, port: int | None = None, detached: bool = False) -> None:
         self.folder = folder.resolve()
+        self._log = self.folder / "kafka.log"
         self._wanted_port = port
         self._detached = detached
         self._process: subprocess.Popen[bytes] | None = None
+        self._detached_pid: int | None = None
         self._watch: subprocess.Popen[bytes] | None = None
         self._port = _port_in(self.folder / "server.properties")
 
@@ -92,22 +99,29 @@ class LocalKafka:
 
     @property
     def pid(self) -> int | None:
-        """The broker's process id while it runs."""
+        """The process id of the broker this object started, while it runs."""
+        if self._detached_pid is not None:
+            return self._detached_pid if _runs(self._detached_pid) else None
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> None:
         """Format the storage if it is new, start the broker and wait until it answers.
 
-        Raises LocalKafkaFailed, with the end of the log, if it ends or stays silent for 60 s.
+        Raises LocalKafkaFailed, with the errors in the log, if it ends or stays silent for 60 s.
         """
         if self.pid:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._log.exists() and self._log.stat().st_size > LOG_BYTES_MAX:
+            self._log.replace(self._log.with_suffix(".old"))
         classpath = jars.classpath()
         if self._port is None:
             self._format(classpath)
-        self._process = self._java(classpath, "kafka.Kafka", str(self.folder / "server.properties"))
-        if not self._detached:
+        command = self._java(classpath, "kafka.Kafka", str(self.folder / "server.properties"))
+        if self._detached:
+            self._detached_pid = self._run_apart(command)
+        else:
+            self._process = self._run(command)
             self._watch = _stop_when_we_end(self._process.pid)
         try:
             self._wait_until_ready()
@@ -129,14 +143,13 @@ class LocalKafka:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._port = None
 
-    def log_end(self, bytes_max: int = 3000) -> str:
-        """Return the end of what the broker wrote: its console, then its log."""
-        parts = []
-        for name in ("console.log", "kafka.log"):
-            path = self.folder / name
-            if path.exists():
-                parts.append(f"--- {path}\n" + path.read_text(errors="replace")[-bytes_max:])
-        return "\n".join(parts)
+    def log_excerpt(self, lines_max: int = 20) -> str:
+        """Return the first lines of the log that speak of an error, then its end; empty if it never ran."""
+        if not self._log.exists():
+            return ""
+        lines = self._log.read_text(errors="replace").splitlines()
+        wrong = [line for line in lines if " ERROR " in line or "Exception" in line]
+        return "\n".join([str(self._log), *wrong[:lines_max], "...", *lines[-lines_max:]])
 
     def __enter__(self) -> LocalKafka:
         self.start()
@@ -148,6 +161,9 @@ class LocalKafka:
         self.stop()
 
     def _end(self, how: signal.Signals) -> None:
+        pid, self._detached_pid = self._detached_pid, None
+        if pid is not None:
+            end_by_pid(pid, how)
         process, self._process = self._process, None
         if process is not None:
             if process.poll() is None:
@@ -176,34 +192,45 @@ class LocalKafka:
             SERVER.format(host=HOST, port=port, controller_port=controller_port, data=self.folder / "data")
         )
         arguments = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties))
-        code = self._java(classpath, *arguments).wait(READY_S_MAX)
+        code = self._run(self._java(classpath, *arguments)).wait(READY_S_MAX)
         if code != 0:
-            raise LocalKafkaFailed(f"formatting {self.folder} ended with {code}\n{self.log_end()}")
+            raise LocalKafkaFailed(f"formatting {self.folder} ended with {code}\n{self.log_excerpt()}")
         properties.rename(self.folder / "server.properties")
         self._port = port
 
-    def _java(self, classpath: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [str(jars.java()), *JVM]
-        command += [f"-Dlog4j2.configurationFile={jars.HERE / 'log4j2.xml'}"]
-        command += [f"-Dshoal.kafka.folder={self.folder}", "-cp", classpath, *arguments]
-        with (self.folder / "console.log").open("ab") as console:
+    def _java(self, classpath: str, *arguments: str) -> list[str]:
+        logging = [f"-Dorg.slf4j.simpleLogger.{each}" for each in LOGGING]
+        return [str(jars.java()), *JVM, *logging, "-cp", classpath, *arguments]
+
+    def _run(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
             # Its own session, so that an interrupt at the terminal reaches us first and we stop it.
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
+    def _run_apart(self, command: Sequence[str]) -> int:
+        """Start it as the child of a shell that is gone at once: it is not ours to wait for."""
+        script = '"$@" </dev/null >>"$0" 2>&1 & echo $!'
+        done = subprocess.run(
+            ["/bin/sh", "-c", script, str(self._log), *command],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            check=True,
+        )
+        return int(done.stdout)
+
     def _wait_until_ready(self) -> None:
-        assert self._process is not None and self._port is not None
+        assert self._port is not None
         deadline = time.monotonic() + READY_S_MAX
         while time.monotonic() < deadline:
-            code = self._process.poll()
-            if code is not None:
-                raise LocalKafkaFailed(f"Kafka ended with {code} while starting\n{self.log_end()}")
+            if self.pid is None:
+                raise LocalKafkaFailed(f"Kafka ended while starting\n{self.log_excerpt()}")
             if answers(HOST, self._port):
                 return
             time.sleep(0.05)
         raise LocalKafkaFailed(
-            f"Kafka gave no answer at {self.bootstrap} for {READY_S_MAX} s\n{self.log_end()}"
+            f"Kafka gave no answer at {self.bootstrap} for {READY_S_MAX} s\n{self.log_excerpt()}"
         )
 
 
@@ -267,14 +294,22 @@ def _stop_when_we_end(pid: int) -> subprocess.Popen[bytes]:
     )
 
 
-def end_by_pid(pid: int, seconds_max: float = STOP_S_MAX) -> None:
-    """Stop a broker that is not our child: ask, wait, then insist."""
+def end_by_pid(pid: int, how: signal.Signals = signal.SIGTERM, seconds_max: float = STOP_S_MAX) -> None:
+    """End a process that is not our child: signal, wait, then insist. One that is gone is no error."""
     deadline = time.monotonic() + seconds_max
     try:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, how)
         while time.monotonic() < deadline:
             os.kill(pid, 0)
-            time.sleep(0.1)
+            time.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
