@@ -17,8 +17,8 @@ from errors import KafkaUnavailable, LogTruncated, PartitionFenced, TransactionF
 from streams.kafka import internals, reading
 from streams.kafka.seam import DeadLetter, Row, Transaction
 
-BATCH_BYTES_MAX = 900_000
-"""Below the broker's default message.max.bytes (1 MiB), with room for the batch's own header."""
+BATCH_BYTES_MAX = 1_900_000
+"""Below the topics' max.message.bytes (2 MiB), with room for the batch's own header."""
 
 TRANSACTION_S_MAX = 10.0
 BROKER_TIMEOUT_MS = 15_000
@@ -97,10 +97,11 @@ class KafkaPartitionLog:
         topic, partition = self._names.topic("customers"), self._names.partition
         self._changelog_end = None
         async with reading.reader(self._names.bootstrap) as consumer:
+            # After fencing nobody writes, so the rows end where the log ends now.
+            end = (await reading.extent(consumer, topic, partition)).end
             async with aclosing(reading.committed_rows(consumer, topic, partition)) as rows:
                 async for row in rows:
                     yield row
-            end = (await reading.extent(consumer, topic, partition)).end
         self._changelog_end = end
 
     async def partitions(self) -> int:

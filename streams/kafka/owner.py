@@ -181,7 +181,7 @@ class Owner:
         stages: dict[str, float] = {}
         for partition in self.partitions.values():
             stage_ms = getattr(partition.engine, "stage_ms", None)
-            for name, total in (stage_ms() if stage_ms else {}).items():
-                stages[name] = stages.get(name, 0.0) + total
+            for name, spent in (stage_ms() if stage_ms else {}).items():
+                stages[name] = stages.get(name, 0.0) + spent
         pending = sum(partition.engine.has_pending() for partition in self.partitions.values())
         return self.progress.line(pending=pending, stage_ms=stages)

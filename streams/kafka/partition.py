@@ -102,6 +102,8 @@ class Partition:
             if stored is None and rows:
                 raise StateCorrupt(f"partition {self.number}: {rows} changelog rows but no partition row")
         self.position = await self.log.first_offset(stored)
+        if stored is None:
+            self.engine.start_at(self.position)
         for offset, error in self._culprits.items():
             if offset >= self.position:
                 self.engine.set_aside(offset, error)
@@ -154,11 +156,10 @@ class Partition:
 
     async def _apply_loop(self) -> None:
         while not self._closing:
-            while not self._chunks:
+            if not self._chunks:
                 self._arrived.clear()
                 await self._arrived.wait()
-                if self._closing:
-                    return
+                continue
             async with self._at_work:
                 chunk = self._chunks.popleft()
                 self._on_room()
@@ -233,12 +234,15 @@ class Partition:
         if self.running and self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=SETTLE_S_MAX)
             # A step cut short by the bound may or may not have committed: the state is not trusted.
-            self._clean = self.running and not late and not self.engine.has_pending()
+            self._clean = self._lives() and not late and not self.engine.has_pending()
             settled = self._clean
         else:
             settled = True
         await self._end()
         return settled
+
+    def _lives(self) -> bool:
+        return self.running
 
     async def close(self) -> None:
         """Give the partition up."""

@@ -11,7 +11,6 @@ class Progress:
 
     def __init__(self) -> None:
         self._restart()
-        self._stages: dict[str, float] = {}
 
     def _restart(self) -> None:
         self._since_s = time.monotonic()
@@ -31,7 +30,7 @@ class Progress:
         self._transaction_s += seconds
 
     def line(self, *, pending: int, stage_ms: Mapping[str, float]) -> str:
-        """Return the report; `pending` is partitions with work not yet committed, `stage_ms` ever growing."""
+        """Return the report; `pending` is partitions with work not yet committed, `stage_ms` CPU by stage."""
         events, cpu_s = self._events, time.process_time() - self._cpu_s
         piece_ms = self._piece_s * 1e3 / max(self._pieces, 1)
         transaction_ms = self._transaction_s * 1e3 / max(self._transactions, 1)
@@ -42,7 +41,6 @@ class Progress:
             f"{self._transactions} transactions of {transaction_ms:.1f} ms",
             f"{pending} partitions pending",
         ]
-        parts += [f"{name} {total - self._stages.get(name, 0.0):.0f} ms" for name, total in stage_ms.items()]
-        self._stages = dict(stage_ms)
+        parts += [f"{name} {spent:.0f} ms" for name, spent in stage_ms.items()]
         self._restart()
         return ", ".join(parts)

@@ -12,14 +12,17 @@ from typing import Literal
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError as ClientError
 
-from errors import KafkaUnavailable, TopicMismatch
+from errors import KafkaUnavailable
 from streams.kafka.seam import Row
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
-POLL_MS = 200
+POLL_MS = 10
+FETCH_WAIT_MS = 50
+"""Any other request of the same reader waits for the fetch in flight, which may find nothing."""
+
 RETRY_BACKOFF_MS = 10
 """The first request about a topic always fails, for want of metadata, and waits this long."""
 
@@ -27,9 +30,6 @@ PARTITION_FETCH_BYTES_MAX = 4 << 20
 FETCH_BYTES_MAX = 16 << 20
 STALL_S_MAX = 60.0
 """A restore that sees no record for this long, though some are owed, is given up."""
-
-CO_PARTITIONED = ("events", "customers", "segment-changes", "memberships")
-NEEDED = (*CO_PARTITIONED, "dead-letters")
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -62,6 +62,7 @@ async def reader(bootstrap: str, isolation: Isolation = "read_committed") -> Asy
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES_MAX,
         fetch_max_bytes=FETCH_BYTES_MAX,
         request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+        fetch_max_wait_ms=FETCH_WAIT_MS,
         retry_backoff_ms=RETRY_BACKOFF_MS,
     )
     try:
@@ -115,35 +116,3 @@ async def restore_partition(bootstrap: str, prefix: str, partition: int) -> Asyn
     async with reader(bootstrap) as consumer, aclosing(committed_rows(consumer, topic, partition)) as rows:
         async for row in rows:
             yield row
-
-
-async def wait_until_ready(bootstrap: str, prefix: str, *, seconds_max: float) -> int:
-    """Wait for Kafka, check the pipeline's topics, return the partition count of `events`.
-
-    Raises KafkaUnavailable naming the address after `seconds_max`, TopicMismatch naming every
-    topic that is missing or not partitioned like `events`.
-    """
-    deadline_s = asyncio.get_running_loop().time() + seconds_max
-    found: dict[str, int] = {}
-    while not found:
-        try:
-            async with reader(bootstrap) as consumer:
-                found = {name: await _partition_count(consumer, f"{prefix}.{name}") for name in NEEDED}
-        except KafkaUnavailable as error:
-            if asyncio.get_running_loop().time() >= deadline_s:
-                raise KafkaUnavailable(f"no Kafka at {bootstrap} within {seconds_max:g} s") from error
-            await asyncio.sleep(0.5)
-    missing = [f"{prefix}.{name}" for name, count in found.items() if not count]
-    if missing:
-        raise TopicMismatch(f"missing topics: {', '.join(missing)}; `shoal topics` creates them")
-    partitions = found["events"]
-    unlike = [f"{prefix}.{name} has {found[name]}" for name in CO_PARTITIONED if found[name] != partitions]
-    if unlike:
-        raise TopicMismatch(f"{prefix}.events has {partitions} partitions, but {', '.join(unlike)}")
-    return partitions
-
-
-async def _partition_count(consumer: AIOKafkaConsumer, topic: str) -> int:
-    # Topics the consumer has not asked about are not in its metadata; `topics` asks for all.
-    await consumer.topics()
-    return len(consumer.partitions_for_topic(topic) or ())

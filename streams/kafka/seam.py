@@ -75,7 +75,7 @@ class StepEngine(Protocol):
     """The state of one partition and what a step does to it. Never awaits, never does I/O.
 
     Any exception but one from `set_aside` leaves the state undefined: it is restored before use.
-    `stage_ms() -> dict[str, float]`, where an engine offers it, is logged and need not be there.
+    `stage_ms() -> dict[str, float]`, CPU since its last call, is logged where an engine offers it.
     """
 
     @property
@@ -90,6 +90,9 @@ class StepEngine(Protocol):
 
     def finish_restore(self, *, partitions: int) -> int | None:
         """Return the partition row's source offset; None for a partition that never committed."""
+
+    def start_at(self, offset: int) -> None:
+        """Begin a fresh partition at `offset`, the beginning of its log."""
 
     def begin(self, chunk: Chunk) -> Any:
         """Decode and validate; the result is passed to `advance` and has a bool `done`."""

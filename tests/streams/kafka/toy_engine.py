@@ -66,6 +66,10 @@ class ToyEngine:
         self.applied_offset = self._stored or 0
         return self._stored
 
+    def start_at(self, offset: int) -> None:
+        """Begin at the log's beginning."""
+        self.applied_offset = offset
+
     def begin(self, chunk: Chunk) -> ToyWork:
         """Start on a chunk; an empty one is done at once."""
         work = ToyWork(chunk)
