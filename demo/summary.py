@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from demo.check import Difference
-from demo.display import COLOURS, Grid
+from demo.display import COLOURS, OTHER_COLOUR, Grid
 from demo.oracle import Standing
 from demo.purchases import Coverage
 from demo.replay import Sent
 from demo.worker import Figures
 from streams.segments.definition import Definition
-from streams.segments.grid import SCORES
+from streams.segments.grid import PROSPECT, SCORES
 
 DIFFERENCES_SHOWN_MAX = 10
 
@@ -33,6 +33,13 @@ class Outcome:
     standings: Mapping[str, Standing]
     figures: Figures | None
     differences: Sequence[Difference]
+    changes_add_up: bool
+    """Whether all changes, applied one after another, end at the memberships."""
+
+    @property
+    def good(self) -> bool:
+        """Whether everything that was checked is right."""
+        return not self.differences and self.changes_add_up
 
 
 def grid_of(definition: Definition) -> Grid:
@@ -53,11 +60,14 @@ def print_summary(console: Console, definition: Definition, outcome: Outcome) ->
     console.print()
     console.print(_grid_table(definition, outcome.standings))
     console.print()
-    console.print(_figures_table(outcome))
+    for name, text in _figures(outcome):
+        console.print(f"{name:<14} {text}", highlight=False, soft_wrap=True)
     for difference in outcome.differences[:DIFFERENCES_SHOWN_MAX]:
         console.print(str(difference), style="red", highlight=False, soft_wrap=True)
+    if not outcome.changes_add_up:
+        console.print("the changes do not add up to the memberships", style="red")
     console.print()
-    console.print(verdict(outcome), style="red" if outcome.differences else "bold green", highlight=False)
+    console.print(verdict(outcome), style="bold green" if outcome.good else "red", highlight=False)
 
 
 def verdict(outcome: Outcome) -> str:
@@ -77,43 +87,39 @@ def _grid_table(definition: Definition, standings: Mapping[str, Standing]) -> Ta
     table.add_column("all", justify="right")
     for r, row in zip(reversed(SCORES), grid, strict=True):
         cells = [
-            f"[{COLOURS.get(name, 'default')}]{name.replace('_', ' ')}[/]\n{counts[r, fm]:,}"
+            f"[bold]{counts[r, fm]:,}[/]\n[{COLOURS.get(name, OTHER_COLOUR)}]{name.replace('_', ' ')}[/]"
             for fm, name in zip(SCORES, row, strict=True)
         ]
-        table.add_row(f"R {r}", *cells, f"\n{sum(counts[r, fm] for fm in SCORES):,}")
+        table.add_row(f"R {r}", *cells, f"{sum(counts[r, fm] for fm in SCORES):,}")
     table.add_section()
     columns = (f"{sum(counts[r, fm] for r in SCORES):,}" for fm in SCORES)
     table.add_row("all", *columns, f"[bold]{counts.total():,}[/]")
     return table
 
 
-def _figures_table(outcome: Outcome) -> Table:
-    table = Table.grid(padding=(0, 2))
+def _figures(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """Yield (what, how many) line by line."""
     coverage, sent, standings = outcome.coverage, outcome.sent, outcome.standings
     dropped = ", ".join(f"{count:,} dropped ({reason})" for reason, count in coverage.dropped.items())
-    table.add_row(
+    yield (
         "invoice lines",
         f"{coverage.lines:,} = {coverage.lines_purchased:,} bought + {coverage.lines_refunded:,} given back"
         f" + {coverage.lines_of_zero_total:,} adding up to 0 + {dropped}",
     )
-    table.add_row(
+    yield (
         "events",
         f"{sent.events:,} = {sent.purchases:,} Purchased + {sent.refunds:,} Refunded,"
-        f" and {sent.ticks:,} ticks, in {outcome.seconds:.1f} s",
+        f" cut by {sent.ticks:,} ticks, in {outcome.seconds:.1f} s",
     )
-    never = sum(standing.rfm == "prospect" for standing in standings.values())
-    table.add_row(
-        "customers",
-        f"{len(standings):,} = {len(standings) - never:,} in the grid + {never:,} who never bought",
-    )
-    causes = ", ".join(f"{count:,} {cause}" for cause, count in outcome.causes.most_common())
-    table.add_row("changes", f"{outcome.causes.total():,}: {causes}")
+    never = sum(standing.rfm == PROSPECT for standing in standings.values())
+    yield "customers", f"{len(standings):,} = {len(standings) - never:,} in the grid + {never:,} never bought"
+    causes = " + ".join(f"{count:,} {cause}" for cause, count in outcome.causes.most_common())
+    yield "changes", f"{outcome.causes.total():,} = {causes}"
     figures = outcome.figures
     if figures is not None:
-        table.add_row(
+        yield (
             "worker",
             f"{figures.cpu_s * 1e6 / max(sent.events, 1):,.0f} CPU µs per event, start-up included; "
             f"{figures.pieces:,} steps of {figures.piece_ms_mean:.2f} ms, "
             f"{figures.transactions:,} transactions of {figures.transaction_ms_mean:.1f} ms",
         )
-    return table

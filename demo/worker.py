@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import ShoalError
+
+COMMAND = ("-m", "cli", "worker")
 
 STOP_S_MAX = 20.0
 """How long a worker may take to commit and leave; then it is killed."""
@@ -82,20 +85,28 @@ class Worker:
     def check(self) -> None:
         """Raise WorkerEnded, with the end of the log, unless the worker is still running."""
         code = self._process.returncode
-        if code is None:
-            return
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-        raise WorkerEnded(f"the worker ended with {code}; its log, {self.log}, ends with:\n{tail}")
+        if code is not None:
+            raise self._ended(code)
 
     async def stop(self) -> None:
-        """Ask it to leave, and kill it if it has not within STOP_S_MAX seconds."""
-        if self._process.returncode is None:
-            self._process.terminate()
+        """Ask it to leave, and kill it if it has not within STOP_S_MAX seconds; done twice, it does nothing.
+
+        Raises WorkerEnded if it did not leave in good order.
+        """
+        if self._process.returncode is not None:
+            return
+        self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
+            code = await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
         except TimeoutError:
             self._process.kill()
-            await self._process.wait()
+            code = await self._process.wait()
+        if code != 0:
+            raise self._ended(code)
+
+    def _ended(self, code: int) -> WorkerEnded:
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return WorkerEnded(f"the worker ended with {code}; its log, {self.log}, ends with:\n{tail}")
 
 
 @asynccontextmanager
@@ -105,7 +116,7 @@ async def running(log: Path, settings: Mapping[str, str]) -> AsyncIterator[Worke
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cli", "worker",
+            sys.executable, *COMMAND,
             cwd=Path(__file__).parents[1],
             env={**inherited, **settings},
             stdin=asyncio.subprocess.DEVNULL,
@@ -117,5 +128,9 @@ async def running(log: Path, settings: Mapping[str, str]) -> AsyncIterator[Worke
     worker = Worker(process, log)
     try:
         yield worker
-    finally:
+    except BaseException:
+        with contextlib.suppress(WorkerEnded):
+            await worker.stop()
+        raise
+    else:
         await worker.stop()

@@ -33,6 +33,7 @@ def outcome(expected: dict[str, Standing]) -> Outcome:
         standings=STANDINGS,
         figures=Figures(78, 0.5, 10, 1.5, 4, 6.25),
         differences=compare(expected, STANDINGS),
+        changes_add_up=True,
     )
 
 
@@ -64,9 +65,9 @@ def test_the_summary_says_everything_and_ends_with_the_verdict() -> None:
 
     for expected in (
         "100 = 60 bought + 30 given back + 2 adding up to 0 + 8 dropped (no customer)",
-        "50 = 40 Purchased + 10 Refunded, and 7 ticks, in 12.3 s",
-        "4 = 3 in the grid + 1 who never bought",
-        "7: 5 event, 2 time_elapsed",
+        "50 = 40 Purchased + 10 Refunded, cut by 7 ticks, in 12.3 s",
+        "4 = 3 in the grid + 1 never bought",
+        "7 = 5 event + 2 time_elapsed",
         "10,000 CPU µs per event",
         "10 steps of 1.50 ms, 4 transactions of 6.2 ms",
     ):
@@ -79,8 +80,18 @@ def test_differences_are_shown_and_counted() -> None:
     wrong = {"1": replace(BEST, orders=19), "2": BEST, "3": LOST, "5": LOST}
     result = outcome(wrong)
 
+    assert not result.good
     assert verdict(result) == "5 customers checked against SQL: 3 differ"
     assert sum("customer " in line and ":" in line for line in printed(result)) == 3
+
+
+def test_changes_that_do_not_add_up_are_not_good() -> None:
+    """A change lost or sent twice fails the demo even when every state is right, and is said."""
+    result = replace(outcome(STANDINGS), changes_add_up=False)
+
+    assert outcome(STANDINGS).good
+    assert not result.good
+    assert "the changes do not add up to the memberships" in printed(result)
 
 
 def test_the_workers_figures_are_added_up_over_its_log() -> None:
