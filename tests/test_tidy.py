@@ -116,7 +116,7 @@ def test_module_names_say_what_is_inside() -> None:
 def test_exceptions_from_the_rules_name_the_rule_and_the_reason() -> None:
     """`# type: ignore[code]  # Why.` and `# noqa: CODE  # Why.`: a reader can judge both."""
     allowed = re.compile(
-        r"#\s*(type: ignore\[[a-z-]+(, ?[a-z-]+)*\]|noqa: [A-Z]+[0-9]+(, ?[A-Z]+[0-9]+)*)(\s+#)? \S.*\w.*"
+        r"#\s*(type: ignore\[[a-z-]+(, ?[a-z-]+)*\]|noqa: [A-Z]+[0-9]+(, ?[A-Z]+[0-9]+)*)\s+(#\s*)?\S.*\w.*"
     )
     bare = [
         f"{shown(path, line)} {comment}"
