@@ -30,12 +30,12 @@ customer as (
 ),
 rolling as (
     select customer, count(*) as f, sum(cents) as m
-    from paid where at_ms > $now - 365 * $day group by customer
+    from paid where at_ms > $now - $d365 group by customer
 )
 select customer, last, coalesce(f, 0), coalesce(m, 0),
     case when last is null then 0
-         when $now - last < 30 * $day then 5 when $now - last < 60 * $day then 4
-         when $now - last < 90 * $day then 3 when $now - last < 180 * $day then 2 else 1 end,
+         when $now - last < $d30 then 5 when $now - last < $d60 then 4
+         when $now - last < $d90 then 3 when $now - last < $d180 then 2 else 1 end,
     case when last is null then 0 when f >= 12 then 5 when f >= 6 then 4 when f >= 3 then 3
          when f >= 2 then 2 else 1 end,
     case when last is null then 0 when m >= 100000 then 5 when m >= 50000 then 4
@@ -92,6 +92,7 @@ def test_cdnow_equals_sql_at_six_dates(definition: Definition, evaluator: Evalua
     customer, at_ms, cents = orders.T.copy()
     database.register("orders", {"customer": customer, "at_ms": at_ms, "cents": cents})
     random = np.random.default_rng(97)
+    days = {f"d{count}": count * DAY_MS for count in (30, 60, 90, 180, 365)}
     before, compared = 0, 0
     for now in map(_at_ms, DATES):
         lines = random.permutation(np.flatnonzero((at_ms >= before) & (at_ms < now)))
@@ -104,7 +105,7 @@ def test_cdnow_equals_sql_at_six_dates(definition: Definition, evaluator: Evalua
         assert (results == Result.DUPLICATE).sum() == len(resent)
         before = now
 
-        expected = database.execute(SQL, {"now": now, "day": DAY_MS}).fetchall()
+        expected = database.execute(SQL, {"now": now} | days).fetchall()
         rows = [(c, -1 if last is None else now - last, *rest) for c, last, *rest in expected]
         known = table.slots.find(Strings.from_list(b"%05d" % row[0] for row in rows))
         out = evaluator.evaluate(table, known, np.full(len(known), now))
