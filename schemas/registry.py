@@ -22,14 +22,14 @@ _FILE_NAME = re.compile(r"(?P<stem>[a-z][a-z0-9_]*)\.v(?P<version>[1-9][0-9]*)\.
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One version of one record type; equal when type and version are."""
+    """One version of one record type."""
 
     type: str
     """The record's name without its namespace, such as `Purchased`."""
     version: int
-    text: str = field(repr=False, compare=False)
+    text: str = field(repr=False)
     """The schema as stored."""
-    fingerprint: bytes = field(compare=False)
+    fingerprint: bytes
     """CRC-64-AVRO of the canonical form: 8 bytes, little-endian, as on the wire."""
     parsed: dict[str, Any] = field(repr=False, compare=False)
     """The schema as fastavro parsed it, without logical types: times are int UTC ms both ways."""
@@ -104,8 +104,9 @@ def store(text: str, version: int, *, source: str) -> Stored:
         fingerprint = bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
     except (ValueError, KeyError, TypeError, fastavro.schema.SchemaParseException) as error:
         raise errors.SchemaError(f"{source}: not an Avro schema: {error}") from error
-    if not isinstance(schema, dict) or schema.get("type") != "record" or not isinstance(parsed, dict):
-        raise errors.SchemaError(f"{source}: expected a record at the top")
+    if not isinstance(schema, dict) or schema.get("type") != "record" or "fields" not in schema:
+        raise errors.SchemaError(f"{source}: expected a record with fields at the top")
+    assert isinstance(parsed, dict)
     return Stored(str(schema["name"]).rpartition(".")[2], version, text, fingerprint, parsed)
 
 
