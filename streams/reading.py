@@ -187,6 +187,7 @@ def _take(rows: _Rows, good: Int64s) -> _Rows:
 
 def _facts(parts: list[_Rows]) -> Facts:
     """Merge the rows of each type into log order."""
+    parts = [part for part in parts if len(part.position)]
     if not parts:
         none, strings = np.zeros(0, np.int64), empty_strings(0)
         flags = np.zeros(0, np.uint8)
@@ -222,10 +223,9 @@ def _merged(parts: list[_Rows]) -> _Rows:
         + [part.order_id for part in parts]
     )
     count = len(position)
-    texts = texts.take((order + np.arange(0, 4 * count, count)[:, None]).ravel())
-    customer, event_id, natural_id, order_id = (
-        span_of(texts, at, count) for at in range(0, 4 * count, count)
-    )
+    starts = range(0, 4 * count, count)
+    texts = texts.take((order + np.astarts[:, None]).ravel())
+    customer, event_id, natural_id, order_id = (span_of(texts, at, count) for at in starts)
     return _Rows(
         position[order],
         np.concatenate([part.kind for part in parts])[order],
