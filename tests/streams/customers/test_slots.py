@@ -1,0 +1,69 @@
+"""Ids get slots in order of first appearance, and never each other's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.customers.facts import Strings, UInt64s
+from streams.customers.hashing import KeyedHash, Words
+from streams.customers.slots import SLOTS_MIN, Slots
+
+IDS = st.lists(st.binary(max_size=20) | st.sampled_from([b"a", b"b", b"a\0", b"", b"\0"]), max_size=40)
+
+
+@settings(max_examples=200)
+@given(st.lists(IDS, max_size=5))
+def test_slots_are_numbered_in_order_of_first_appearance(batches: list[list[bytes]]) -> None:
+    """The same as a dictionary that gives every new id the next number."""
+    slots = Slots()
+    expected: dict[bytes, int] = {}
+    for batch in batches:
+        unknown = [expected.get(identity, -1) for identity in batch]
+        assert slots.find(Strings.from_list(batch)).tolist() == unknown
+        found = slots.find_or_add(Strings.from_list(batch)).tolist()
+        assert found == [expected.setdefault(identity, len(expected)) for identity in batch]
+    assert slots.ids_of(np.arange(len(slots))) == list(expected)
+    assert [slots.id_of(slot) for slot in range(len(slots))] == list(expected)
+    assert slots.lengths_of(np.arange(len(slots))).tolist() == [len(identity) for identity in expected]
+
+
+def test_growth_keeps_every_slot_and_announces_the_capacity() -> None:
+    """Before a slot beyond the capacity is given out, the new capacity is announced."""
+    announced: list[int] = []
+    slots = Slots(on_growth=announced.append)
+    ids = [b"customer-%d" % number for number in range(5 * SLOTS_MIN)]
+    for at in range(0, len(ids), 700):
+        slots.find_or_add(Strings.from_list(ids[at : at + 700]))
+    assert announced == [2 * SLOTS_MIN, 4 * SLOTS_MIN, 8 * SLOTS_MIN]
+    assert slots.find(Strings.from_list(ids)).tolist() == list(range(len(ids)))
+
+
+@settings(max_examples=50)
+@given(st.lists(IDS, max_size=4), st.integers(0, 3))
+def test_ids_with_one_hash_keep_their_own_slots(batches: list[list[bytes]], mask: int) -> None:
+    """Even if almost all hashes collide, an id is verified by its bytes."""
+
+    class WeakHash(KeyedHash):
+        def hash_words(self, words: Words) -> UInt64s:
+            return super().hash_words(words) & np.uint64(mask)
+
+    slots = Slots()
+    slots._hash = WeakHash(b"key")
+    expected: dict[bytes, int] = {}
+    for batch in batches:
+        found = slots.find_or_add(Strings.from_list(batch)).tolist()
+        for identity, slot in zip(batch, found, strict=True):
+            assert expected.setdefault(identity, slot) == slot
+    assert sorted(expected.values()) == list(range(len(expected)))
+    assert slots.find(Strings.from_list(expected)).tolist() == list(expected.values())
+    slots._hold(4 * SLOTS_MIN)
+    assert slots.find(Strings.from_list(expected)).tolist() == list(expected.values())
+
+
+def test_a_slot_nobody_has_is_an_error() -> None:
+    """id_of() of an unknown slot is an IndexError."""
+    with pytest.raises(IndexError, match="slot 0 of 0"):
+        Slots().id_of(0)
