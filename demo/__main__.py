@@ -7,6 +7,7 @@ fresh every time and deleted afterwards. Ends with 0 only if every customer is w
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,7 @@ PARTITIONS = 4
 STALL_S_MAX = 60.0
 """A worker whose clocks stand still for so long, though it owes ticks, is given up."""
 LOGS = Path(__file__).parents[1] / "var" / "demo"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class Interrupted(Exception):
@@ -153,9 +155,13 @@ async def _until_told(console: Console, bootstrap: str) -> int:
 def main() -> int:
     """Run the demo; 0 if nobody differs, 1 if somebody does or it failed, 130 if interrupted."""
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What libraries have to say would tear the live screen.
+    LOGS.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=LOGS / "demo.log", level=logging.WARNING, format=LOG_FORMAT)
     try:
         if not os.environ.get("SHOAL_KAFKA", "").strip():
-            console.print("starting a Kafka for this run (the first time ever, its jars are fetched)")
+            console.print("starting a Kafka for this run; the first time, its jars are fetched")
         with kafka_for() as bootstrap:
             return asyncio.run(_until_told(console, bootstrap))
     except (KeyboardInterrupt, asyncio.CancelledError):
