@@ -20,24 +20,28 @@ QUIET = ("faust", "mode", "aiokafka")
 """Their INFO is about themselves; warnings and errors are kept."""
 
 
-class RetriableNoise(logging.Filter):
-    """Drops what aiokafka warns about a produce request that overtook its partition's registration.
+NOISE = {
+    # Since KIP-890 the broker refuses a produce request that overtook its partition's registration,
+    # hundreds of times an hour on a busy worker, and the client sends it again; nothing is wrong.
+    "aiokafka.producer.sender": "NotEnoughReplicas",
+    # Every topic exists, but Faust asks to declare its own before it may not.
+    "faust.transport.drivers.aiokafka": "Topic creation disabled",
+    # Said at every attempt to connect; whoever attempts it gets an error, and says so once.
+    "aiokafka": "Unable connect to",
+}
+"""Logger to what of it is dropped."""
 
-    Since KIP-890 the broker refuses such a request and the client sends it again, hundreds of
-    times an hour on a busy worker; nothing is wrong.
-    """
+
+class Noise(logging.Filter):
+    """Drops records whose message contains a phrase."""
+
+    def __init__(self, phrase: str) -> None:
+        super().__init__()
+        self._phrase = phrase
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is worth showing."""
-        return "NotEnoughReplicas" not in record.getMessage()
-
-
-class RebalanceNoise(logging.Filter):
-    """Drops the warning that the changelog and `events` topics may not be declared: they exist."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is worth showing."""
-        return "Topic creation disabled" not in record.getMessage()
+        return self._phrase not in record.getMessage()
 
 
 def configure_logging(level: str) -> None:
@@ -45,9 +49,8 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-    for name in ("aiokafka.producer.sender", "aiokafka.producer.producer"):
-        logging.getLogger(name).addFilter(RetriableNoise())
-    logging.getLogger("faust.transport.drivers.aiokafka").addFilter(RebalanceNoise())
+    for name, phrase in NOISE.items():
+        logging.getLogger(name).addFilter(Noise(phrase))
 
 
 async def run(app: ShoalApp, *, stop: asyncio.Event | None = None, report_s: float = REPORT_S) -> int:
