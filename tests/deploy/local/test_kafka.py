@@ -138,9 +138,12 @@ def test_the_broker_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
     starter.kill()
     starter.communicate()
     give_up = time.monotonic() + 30
-    while runs(pid) and time.monotonic() < give_up:
-        time.sleep(0.1)
-    assert not runs(pid)
+    try:
+        while runs(pid) and time.monotonic() < give_up:
+            time.sleep(0.1)
+        assert not runs(pid)
+    finally:
+        end_by_pid(pid)
 
 
 def test_a_process_that_ignores_the_request_is_ended() -> None:
