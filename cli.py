@@ -48,6 +48,7 @@ def worker() -> None:
 def topics() -> None:
     """Create the topics that are missing, check the others, publish the schemas."""
     settings, definition = _configured(os.environ)
+    configure_logging("WARNING")
     created = _finished(
         ensure_topics(
             settings.kafka,
@@ -69,6 +70,7 @@ def topics() -> None:
 def customer(customer_id: str) -> None:
     """Show what is known of one customer: segments, scores, figures, and what comes next."""
     settings, definition = _configured(os.environ)
+    configure_logging("WARNING")
     card = _finished(_described(settings, definition, customer_id))
     if card is None:
         click.echo(f"nothing is known of customer {customer_id!r}", err=True)

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from errors import FetchGap, StateCorrupt
 from streams.kafka.progress import Progress
@@ -120,7 +119,7 @@ class Partition:
         self._chunks.clear()
         for event in (self._arrived, self._committable, self._room):
             event.clear()
-        loops = (self._apply_loop(), self._commit_loop())
+        loops = (self._apply_loop, self._commit_loop)
         self._tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
         self._on_room()
 
@@ -259,9 +258,9 @@ class Partition:
         self._chunks.clear()
         self._on_room()
 
-    async def _guard(self, loop: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
-            await loop
+            await loop()
         except Exception as error:  # noqa: BLE001  any error, foreseen or not, voids the state
             self._fail(error)
 
