@@ -89,7 +89,7 @@ def instant_ms(field: str, value: object) -> int:
         return (value - _EPOCH) // _MILLISECOND
     except TypeError:
         raise ValueError(
-            f"{field}={shown(value)}: no time zone, so no instant; pass datetime.now(UTC) or .replace(tzinfo=UTC)"
+            f"{field}={shown(value)}: no time zone; pass datetime.now(UTC) or .replace(tzinfo=UTC)"
         ) from None
 
 

@@ -39,9 +39,7 @@ class Money:
         sign, whole, fraction = _split(amount)
         fraction = fraction.rstrip("0")
         if len(fraction) > decimals:
-            raise ValueError(
-                f"amount={amount!r}: {currency} has {decimals} decimals; round it to them"
-            )
+            raise ValueError(f"amount={amount!r}: {currency} has {decimals} decimals; round it to them")
         minor = int(whole + fraction.ljust(decimals, "0"))
         return cls(-minor if sign == "-" else minor, currency)
 

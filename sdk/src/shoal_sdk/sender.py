@@ -119,7 +119,9 @@ class Sender:
             self._away = True
             _LOG.warning(
                 "Kafka (%s, topic %s) does not take events: %r. They are kept within bounds and retried.",
-                self._route.bootstrap, self._route.topic, reason,
+                self._route.bootstrap,
+                self._route.topic,
+                reason,
             )
 
     def _note_back(self) -> None:
