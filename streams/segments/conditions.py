@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from streams.customers.facts import Bools, Int64s
-from streams.segments.measures import BOUND, MISSING, Measure
+from streams.segments.measures import MISSING, Band, Measure
 from streams.segments.view import FAR_MS, View, Window
 
 Operator = Literal[">=", ">", "<", "<=", "==", "!="]
@@ -45,11 +45,8 @@ class Compare:
         first = threshold + 1 if operator in (">", "<=") else threshold
         cuts = (first,) if operator[0] in "<>" else (first, first + 1)
         truths = {"<": (True, False), ">": (False, True), "=": (False, True, False), "!": (True, False, True)}
-        self._first = first
-        self._cuts = np.array(cuts, np.int64)
         self._truths = np.array(truths[operator[0]])
-        self._floors = np.array([-BOUND, *cuts], np.int64)
-        self._ceilings = np.array([*cuts, BOUND], np.int64)
+        self._band = Band(measure, cuts)
         self._guarded = measure.optional and bool(self._truths[0])
 
     def windows(self) -> Iterable[Window]:
@@ -58,18 +55,12 @@ class Compare:
 
     def evaluate(self, view: View) -> Bools:
         """Return bool[n]."""
-        value = view.value(self.measure)
-        truth: Bools = self._truths.take(self._band(value))
-        return truth & (value != MISSING) if self._guarded else truth
+        truth: Bools = self._truths.take(view.value(self._band))
+        return truth & (view.value(self.measure) != MISSING) if self._guarded else truth
 
     def due(self, view: View) -> Int64s:
         """Return when the measure leaves the band it is in."""
-        band = self._band(view.value(self.measure))
-        return self.measure.leaves(view, self._floors.take(band), self._ceilings.take(band))
-
-    def _band(self, value: Int64s) -> Int64s:
-        band: Int64s = self._cuts.searchsorted(value, "right")
-        return band
+        return self._band.due(view)
 
 
 class HasPaid:

@@ -162,11 +162,8 @@ class Bands:
             raise ValueError(f"edges={edges!r}: expected strictly ascending numbers")
         self.measure = measure
         scores = range(1, len(edges) + 2)
-        self._edges = np.array(edges, np.int64)
         self._scores = np.array(scores[::-1] if descending else scores, np.int64)
-        self._floors = np.array([-BOUND, *edges], np.int64)
-        self._ceilings = np.array([*edges, BOUND], np.int64)
-        self._band = _Band(measure, self._edges)
+        self._band = Band(measure, edges)
 
     def windows(self) -> Iterable[Window]:
         """Return the measure's windows."""
@@ -179,20 +176,31 @@ class Bands:
 
     def due(self, view: View) -> Int64s:
         """Return the next instant > now at which the score could differ."""
-        band = view.value(self._band)
-        return self.measure.leaves(view, self._floors.take(band), self._ceilings.take(band))
+        return self._band.due(view)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """A score that does not change leaves no bounds; every change of a score is a deadline anyway."""
         return view.due(self)
 
 
-class _Band:
-    """The index of the band a measure lies in, shared by the score and its deadline."""
+class Band:
+    """Which of the half-open bands cut by ascending edges a measure lies in.
 
-    def __init__(self, measure: Measure, edges: Int64s) -> None:
-        self._measure, self._edges = measure, edges
+    It is worked out once for what is read off the band and for the band's deadline.
+    """
+
+    def __init__(self, measure: Measure, edges: Sequence[int]) -> None:
+        self.measure = measure
+        self._edges = np.array(edges, np.int64)
+        self._floors = np.array([-BOUND, *edges], np.int64)
+        self._ceilings = np.array([*edges, BOUND], np.int64)
 
     def evaluate(self, view: View) -> Int64s:
-        band: Int64s = self._edges.searchsorted(view.value(self._measure), "right")
+        """Return int64[n] in 0..len(edges); MISSING lies in band 0."""
+        band: Int64s = self._edges.searchsorted(view.value(self.measure), "right")
         return band
+
+    def due(self, view: View) -> Int64s:
+        """Return when the measure leaves the band it is in."""
+        band = view.value(self)
+        return self.measure.leaves(view, self._floors.take(band), self._ceilings.take(band))
