@@ -224,7 +224,7 @@ def _merged(parts: list[_Rows]) -> _Rows:
     )
     count = len(position)
     starts = range(0, 4 * count, count)
-    texts = texts.take((order + np.astarts[:, None]).ravel())
+    texts = texts.take((order + np.array(starts)[:, None]).ravel())
     customer, event_id, natural_id, order_id = (span_of(texts, at, count) for at in starts)
     return _Rows(
         position[order],
