@@ -17,11 +17,25 @@ ROWS_MIN = 64
 
 def spans(starts: Int64s, lengths: Int64s) -> Int64s:
     """Return the indices start, start + 1, ... of every span, one span after the other."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    shift: Int64s = np.repeat(starts - ends + lengths, lengths)
-    shift += np.arange(total)
+    shift: Int64s = (starts - lengths.cumsum() + lengths).repeat(lengths)
+    shift += np.arange(len(shift))
     return shift
+
+
+def group_starts(ordered: Int64s) -> Int64s:
+    """Return where each run of equal values begins in a non-empty sorted column."""
+    heads = np.empty(len(ordered), np.bool_)
+    heads[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=heads[1:])
+    return heads.nonzero()[0]
+
+
+def group_sizes(firsts: Int64s, total: int) -> Int64s:
+    """Return the sizes of consecutive groups beginning at `firsts`, the last ending at `total`."""
+    sizes = np.empty(len(firsts), np.int64)
+    np.subtract(firsts[1:], firsts[:-1], out=sizes[:-1])
+    sizes[-1] = total - firsts[-1]
+    return sizes
 
 
 def enlarged(column: Column, rows: int, fill: Any = 0) -> Column:
@@ -84,7 +98,8 @@ class Arena:
         self._reserved += total - int(self._room[slots].sum())
         if self._top + total > self.allocated:
             self._rebuild(2 * self._reserved)
-        firsts = self._top + np.cumsum(room) - room
+        assert self._top + total <= self.allocated, "a rebuild makes enough room"
+        firsts = self._top + room.cumsum() - room
         lengths = self.lengths[slots]
         if lengths.any():
             source, target = spans(self.starts[slots], lengths), spans(firsts, lengths)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streams.customers.facts import Bools, Facts, Int64s, Kind, UInt8s, UInt64s
-from streams.customers.hashing import KeyedHash, mix
+from streams.customers.facts import Bools, Facts, Int64s, Kind, Strings, UInt8s, UInt64s
+from streams.customers.hashing import KeyedHash, as_words, mix
 
 FACT = np.dtype([("time", "<i8"), ("value", "<i8"), ("id", "<u8"), ("link", "<u8"), ("code", "u1")])
 """One fact as it is kept in pages: 33 bytes."""
@@ -27,6 +27,8 @@ STALE = 0x80
 _FAMILY_OF_KIND = np.zeros(KIND_MASK + 1, np.int64)
 _FAMILY_OF_KIND[[Kind.SIGNED_UP, Kind.PROFILE_UPDATED, Kind.PURCHASED, Kind.REFUNDED]] = 3, 3, 1, 2
 _FAMILY_SALTS = mix(np.arange(4, dtype=np.uint64) + np.uint64(0x5A17))
+_PLAIN = KeyedHash(b"")
+_PLAIN_BITS = np.uint64(16)
 _SLOT_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -49,14 +51,12 @@ class FactColumns:
 def columns_of(facts: Facts, hashes: KeyedHash) -> FactColumns:
     """Hash the ids of a chunk. Ids of orders, refunds and other events never meet."""
     kind = facts.kind
-    ids = mix(hashes.hash(facts.natural_id) ^ _FAMILY_SALTS[_FAMILY_OF_KIND[kind]])
-    ids = np.maximum(ids, np.uint64(1))
+    ids = _fact_ids(facts.natural_id, _FAMILY_OF_KIND[kind], hashes)
     linked = np.flatnonzero((facts.order_id.lengths > 0) & (kind == Kind.REFUNDED))
     links = np.zeros(len(kind), np.uint64)
     if len(linked):
-        orders = hashes.hash(facts.order_id.take(linked))
-        orders = mix(orders ^ _FAMILY_SALTS[_FAMILY_OF_KIND[Kind.PURCHASED]])
-        links[linked] = np.maximum(orders, np.uint64(1))
+        family = np.full(len(linked), _FAMILY_OF_KIND[Kind.PURCHASED])
+        links[linked] = _fact_ids(facts.order_id.take(linked), family, hashes)
     records = np.empty(len(kind), FACT)
     signed_up = kind == Kind.SIGNED_UP
     other = signed_up | (kind == Kind.PROFILE_UPDATED)
@@ -80,6 +80,19 @@ def columns_of(facts: Facts, hashes: KeyedHash) -> FactColumns:
         any_wordy=bool(facts.traits or facts.account_id),
         any_signed_up=bool(signed_up.any()),
     )
+
+
+def _fact_ids(texts: Strings, family: Int64s, hashes: KeyedHash) -> UInt64s:
+    """Return uint64[n], never 0: 16 bits that do not depend on the key, then 48 that do.
+
+    The former come first in comparisons, so that which of two conflicting refunds wins does not
+    change with the key even if they differ in nothing but the order they name.
+    """
+    words = as_words(texts)
+    keyed = mix(hashes.hash_words(words) ^ _FAMILY_SALTS[family])
+    plain = _PLAIN.hash_words(words)
+    ids = (keyed >> _PLAIN_BITS) | (plain << (np.uint64(64) - _PLAIN_BITS))
+    return np.maximum(ids, np.uint64(1))
 
 
 def seen_keys(slots: Int64s, ids: UInt64s) -> UInt64s:

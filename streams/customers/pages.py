@@ -60,7 +60,7 @@ class Pages(Arena):
         filled = lengths + counts
         self.lengths[owners] = filled
         seals = []
-        for group in np.flatnonzero(filled >= FACTS_PER_PAGE).tolist():
+        for group in (filled >= FACTS_PER_PAGE).nonzero()[0].tolist():
             pages = self._seal(int(owners[group]))
             first = FACTS_PER_PAGE - 1 - int(lengths[group])
             seals += [(group, first + FACTS_PER_PAGE * page) for page in range(pages)]

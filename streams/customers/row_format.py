@@ -24,6 +24,9 @@ PARTITION_ROW, CUSTOMER_ROW = 0, 1
 KEY_BYTES = 7
 """Bytes of a row key beside the id."""
 
+HEAD_PAGE = bytes(4)
+"""The last bytes of the key of a head row."""
+
 ID_BYTES_MAX = (1 << 16) - 1
 
 HEAD = np.dtype(
@@ -136,8 +139,10 @@ class RowFormat:
         width, stamp_width = HEAD.itemsize, STAMP_BYTES * len(self._dimensions)
         ends = np.cumsum(open_pages[1])
         facts, fact_ends, fact_starts = open_pages[0], ends.tolist(), (ends - open_pages[1]).tolist()
+        identities = state.slots.ids_of(slots)
+        prefixes = {size: encode_key(CUSTOMER_ROW, bytes(size))[:3] for size in set(map(len, identities))}
         rows: list[tuple[bytes, bytes | None]] = []
-        for row, identity in enumerate(state.slots.ids_of(slots)):
+        for row, identity in enumerate(identities):
             value = b"".join(
                 (
                     fixed[row * width : (row + 1) * width],
@@ -148,7 +153,7 @@ class RowFormat:
                     facts[fact_starts[row] : fact_ends[row]],
                 )
             )
-            rows.append((encode_key(CUSTOMER_ROW, identity), value))
+            rows.append((prefixes[len(identity)] + identity + HEAD_PAGE, value))
         return rows
 
     def _head(self, state: CustomerState, slots: Int64s) -> Column:

@@ -15,6 +15,7 @@ from streams.customers.row_format import (
     CUSTOMER_ROW,
     FORMAT_VERSION,
     HEAD,
+    HEAD_PAGE,
     STAMP_BYTES,
     STORED_COLUMNS,
     RowKey,
@@ -52,12 +53,12 @@ class Restorer:
         heads: list[bytes] = []
         pages: dict[bytes, dict[int, bytes]] = {}
         for key, value in self._rows.items():
-            _, identity, page = decode_key(key)
-            if page:
-                pages.setdefault(identity, {})[page] = value
-            else:
-                ids.append(identity)
+            if key[-4:] == HEAD_PAGE:
+                ids.append(key[3:-4])
                 heads.append(value)
+            else:
+                _, identity, page = decode_key(key)
+                pages.setdefault(identity, {})[page] = value
         self._rows = {}
         if pages.keys() - set(ids):
             raise StateCorrupt("a page of facts belongs to no customer row")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.customers.arena import Arena, spans
+from streams.customers.arena import Arena, group_sizes, group_starts, spans
 from streams.customers.facts import Int64s, UInt64s
 
 _SUBSET_STEP = 8
@@ -54,7 +54,9 @@ class Runs(Arena):
         start, length = self.starts[slots], self.lengths[slots]
         if not len(start):
             return start
-        after = np.broadcast_to(np.asarray(after_ms, np.int64), start.shape)
+        after = np.asarray(after_ms, np.int64)
+        if after.shape != start.shape:
+            after = np.broadcast_to(after, start.shape)
         times = self.times
         end = start + length
         # `at` is the last position known to be too early; it only ever steps forward.
@@ -95,15 +97,12 @@ class Runs(Arena):
             return
         order = np.lexsort((times, slots))
         slots, times, values, ids = slots[order], times[order], values[order], ids[order]
-        heads = np.empty(count, np.bool_)
-        heads[0] = True
-        np.not_equal(slots[1:], slots[:-1], out=heads[1:])
-        firsts = np.flatnonzero(heads)
+        firsts = group_starts(slots)
         owners = slots[firsts]
-        added = np.diff(firsts, append=count)
+        added = group_sizes(firsts, count)
         self.reserve(owners, added)
-        ends = self.end(owners)
         lengths = self.lengths[owners]
+        ends = self.starts[owners] + lengths
         late = (lengths > 0) & (self.times.take(ends - 1, mode="clip") > times[firsts])
         self.lengths[owners] += added
         if late.any():
@@ -151,10 +150,9 @@ class Runs(Arena):
     ) -> None:
         """Write consecutive groups of entries at absolute positions `at`, sums carrying on from before."""
         before = np.where(at > self.starts[owners], self.sums.take(at - 1, mode="clip"), 0)
-        sums = np.cumsum(values)
-        last = np.cumsum(counts)
-        first = last - counts
-        sums += np.repeat(before - sums[first] + values[first], counts)
+        sums = values.cumsum()
+        first = counts.cumsum() - counts
+        sums += (before - sums[first] + values[first]).repeat(counts)
         target = spans(at, counts)
         self.times[target] = times
         self.sums[target] = sums

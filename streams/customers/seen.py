@@ -36,7 +36,8 @@ class SeenSet:
         keys = np.maximum(keys, np.uint64(1))
         if 2 * (self._used + len(keys)) > len(self._table):
             self.rebuild(len(keys))
-        ordered = np.sort(keys)
+        ordered = keys.copy()
+        ordered.sort()
         if (ordered[1:] == ordered[:-1]).any():
             fresh = np.zeros(len(keys), np.bool_)
             firsts = np.unique(keys, return_index=True)[1]
@@ -48,7 +49,7 @@ class SeenSet:
         mask = len(self._table) - 1
         at = (keys & np.uint64(mask)).view(np.int64)
         held = self._table[at]
-        going = np.flatnonzero((held != _FREE) & (held != keys))
+        going = ((held != _FREE) & (held != keys)).nonzero()[0]
         while len(going):
             at[going] = (at[going] + 1) & mask
             found = self._table[at[going]]
@@ -67,7 +68,8 @@ class SeenSet:
 
     def rebuild(self, extra: int = 0) -> None:
         """Start over with the live keys and place for `extra` more."""
-        keys = np.unique(np.maximum(self._live_keys(), np.uint64(1)))
+        # A key that comes twice takes one place; `_used` then counts too much, which is harmless.
+        keys = np.maximum(self._live_keys(), np.uint64(1))
         self._table = np.zeros(max(KEYS_MIN, 1 << (4 * (len(keys) + extra)).bit_length()), np.uint64)
         self._used = 0
         self._add_distinct(keys)

@@ -6,6 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from streams.customers.arena import group_sizes, group_starts
 from streams.customers.columns import (
     FACT,
     LEDGER,
@@ -65,6 +66,8 @@ class CustomerTable(CustomerState):
         latter never falling within a customer. Customers with an APPLIED fact become dirty and
         pending.
         """
+        assert len(rows) == len(slots) == len(fold_line_ms), "one slot and one fold line per row"
+        assert not len(slots) or 0 <= slots.min() <= slots.max() < self.count, "every slot is known"
         results = np.full(len(rows), Result.APPLIED, np.uint8)
         columns = self._cached_columns(facts)
         old = columns.time[rows] < fold_line_ms
@@ -127,14 +130,14 @@ class CustomerTable(CustomerState):
             signing = columns.signed_up[rows]
             np.minimum.at(self.signed_up_ms, slots[signing], time[signing])
         for series, runs in ((ORDERS, self.orders), (REFUNDS, self.refunds), (OTHERS, self.others)):
-            mine = np.flatnonzero(plain & (route == series))
+            mine = (plain & (route == series)).nonzero()[0]
             if len(mine) == len(rows):
                 runs.insert(slots, time, value, ids)
                 return plain
             if len(mine):
                 runs.insert(slots[mine], time[mine], value[mine], ids[mine])
         recorded = plain
-        for row in np.flatnonzero(~plain).tolist():
+        for row in (~plain).nonzero()[0].tolist():
             slot = int(slots[row])
             fact = Fact(*records[row].item())
             kept, conflict = self.ledger.apply(slot, fact, int(fold_line_ms[row]), fresh=bool(fresh[row]))
@@ -152,17 +155,14 @@ class CustomerTable(CustomerState):
         count = len(slots)
         if not count:
             return
-        order = np.argsort(slots, kind="stable")
+        order = slots.argsort(kind="stable")
         ordered = slots[order]
-        heads = np.empty(count, np.bool_)
-        heads[0] = True
-        np.not_equal(ordered[1:], ordered[:-1], out=heads[1:])
-        firsts = np.flatnonzero(heads)
+        firsts = group_starts(ordered)
         owners = ordered[firsts]
         self._touch(owners)
         self.facts_applied += count
         self._dirty_bytes_max += count * records.itemsize
-        seals = self.pages.append(owners, np.diff(firsts, append=count), records.take(order))
+        seals = self.pages.append(owners, group_sizes(firsts, count), records.take(order))
         for group, place in seals:
             self._fold(int(owners[group]), int(fold_line_ms[order[firsts[group] + place]]))
 

@@ -41,7 +41,7 @@ def histories(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(histories(), st.integers(1, 60))
 def test_folding_changes_no_answer(events: list[Event], size: int) -> None:
     """A table that folds and one that never does agree on windows, first and last, lifetime totals."""

@@ -35,7 +35,7 @@ def listed(runs: Runs, slot: int) -> list[tuple[int, int, int]]:
     ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(ENTRIES, max_size=6))
 def test_a_run_is_a_stable_sort_of_what_was_inserted(batches: list[list[tuple[int, int, int]]]) -> None:
     """Times, values and ids are those of a sorted list in which equal times keep arrival order."""
@@ -51,7 +51,7 @@ def test_a_run_is_a_stable_sort_of_what_was_inserted(batches: list[list[tuple[in
         assert listed(runs, slot) == sorted(expected[slot], key=lambda entry: entry[0])
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(ENTRIES, st.lists(st.tuples(st.integers(0, SLOTS - 1), st.integers(-2, 23)), max_size=12))
 def test_first_after_and_sums_are_those_of_a_list(
     entries: list[tuple[int, int, int]], asked: list[tuple[int, int]]
@@ -79,7 +79,7 @@ def test_first_after_in_runs_of_very_different_length() -> None:
     assert found.tolist() == [0, 0, 500, 1000, 0, 1]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(ENTRIES, st.lists(st.integers(1, 60), max_size=10), st.integers(0, 21))
 def test_entries_can_be_taken_out_replaced_and_cut(
     entries: list[tuple[int, int, int]], touched: list[int], before: int

@@ -14,7 +14,7 @@ from streams.customers.slots import SLOTS_MIN, Slots
 IDS = st.lists(st.binary(max_size=20) | st.sampled_from([b"a", b"b", b"a\0", b"", b"\0"]), max_size=40)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(IDS, max_size=5))
 def test_slots_are_numbered_in_order_of_first_appearance(batches: list[list[bytes]]) -> None:
     """The same as a dictionary that gives every new id the next number."""
