@@ -83,6 +83,7 @@ async def run(console: Console, bootstrap: str) -> int:
             causes=scene.causes,
             standings=actual,
             figures=worker.figures(running.log.read_text(errors="replace")),
+            log=running.log,
             differences=compare(standings(INVOICE_LINES, FINAL_TICK_MS), actual),
             changes_add_up=+scene.members == Counter(standing.rfm for standing in actual.values()),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +33,8 @@ class Outcome:
     causes: Counter[str]
     standings: Mapping[str, Standing]
     figures: Figures | None
+    log: Path
+    """The worker's."""
     differences: Sequence[Difference]
     changes_add_up: bool
     """Whether all changes, applied one after another, end at the memberships."""
@@ -123,3 +126,5 @@ def _figures(outcome: Outcome) -> Iterator[tuple[str, str]]:
             f"{figures.pieces:,} steps of {figures.piece_ms_mean:.2f} ms, "
             f"{figures.transactions:,} transactions of {figures.transaction_ms_mean:.1f} ms",
         )
+        if figures.troubles:
+            yield "", f"{figures.troubles:,} warnings or errors in {outcome.log}"

@@ -29,6 +29,9 @@ _LINE = re.compile(
 )
 
 
+_TROUBLE = re.compile(r" (?:WARNING|ERROR) (?:streams|agents)\.")
+
+
 class WorkerEnded(ShoalError):
     """The worker ended before the replay was done; the message holds the end of its log."""
 
@@ -44,6 +47,8 @@ class Figures:
     piece_ms_mean: float
     transactions: int
     transaction_ms_mean: float
+    troubles: int
+    """Warnings and errors of ours; every result may be right all the same, but the run was not ordinary."""
 
 
 def figures(log: str) -> Figures | None:
@@ -67,6 +72,7 @@ def figures(log: str) -> Figures | None:
         transactions=transactions,
         transaction_ms_mean=sum(int(line["transactions"]) * float(line["transaction_ms"]) for line in lines)
         / max(transactions, 1),
+        troubles=len(_TROUBLE.findall(log)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -31,7 +32,8 @@ def outcome(expected: dict[str, Standing]) -> Outcome:
         seconds=12.34,
         causes=Counter({"event": 5, "time_elapsed": 2}),
         standings=STANDINGS,
-        figures=Figures(78, 0.5, 10, 1.5, 4, 6.25),
+        figures=Figures(78, 0.5, 10, 1.5, 4, 6.25, troubles=3),
+        log=Path("worker.log"),
         differences=compare(expected, STANDINGS),
         changes_add_up=True,
     )
@@ -70,6 +72,7 @@ def test_the_summary_says_everything_and_ends_with_the_verdict() -> None:
         "7 = 5 event + 2 time_elapsed",
         "10,000 CPU µs per event",
         "10 steps of 1.50 ms, 4 transactions of 6.2 ms",
+        "3 warnings or errors in worker.log",
     ):
         assert expected in text
     assert lines[-1] == "4 customers checked against SQL: 0 differ"
@@ -98,6 +101,8 @@ def test_the_workers_figures_are_added_up_over_its_log() -> None:
     """Means are weighted; a quiet interval adds its CPU; other lines are passed over."""
     log = """\
 [2026-11-21 22:00:00] [INFO] partition 0 starts at 0: fenced in 12 ms, 0 rows restored in 3 ms
+2026-11-21 22:00:01,450 WARNING streams.kafka.owner: partition 0 failed, to be restored
+2026-11-21 22:00:02,450 ERROR aiokafka.consumer.group_coordinator: not one of ours
 [2026-11-21 22:00:05] 1000 events in 5.0 s, 200.00 CPU µs/event, 10 pieces of 2.00 ms, \
 5 transactions of 4.0 ms, 0 partitions pending
 [2026-11-21 22:00:10] 0 events in 5.0 s, 0.30 CPU s, 0 pieces of 0.00 ms, \
@@ -109,7 +114,7 @@ def test_the_workers_figures_are_added_up_over_its_log() -> None:
     added = figures(log)
 
     assert added is not None
-    assert (added.records, added.pieces, added.transactions) == (4_000, 40, 20)
+    assert (added.records, added.pieces, added.transactions, added.troubles) == (4_000, 40, 20, 1)
     assert (added.cpu_s, added.piece_ms_mean, added.transaction_ms_mean) == pytest.approx((0.8, 1.25, 7.0))
 
 
