@@ -119,7 +119,7 @@ def view_of(table, node, now: int) -> View:
     return View(table, np.array([0]), np.array([now]), Plan(node.windows()))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(tree=trees, orders=entries, refunds=entries, now=st.integers(T0, T0 + 40))
 def test_a_condition_is_true_when_read_so_and_flips_no_sooner_than_due(
     tree, orders, refunds, now, table_of
@@ -153,7 +153,7 @@ def test_first_match_is_the_first_that_holds_until_due(cases, orders, refunds, n
         assert (held.index(True) if any(held) else 99) == code
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     shape=measures,
     sign=st.sampled_from(OPERATORS),
@@ -230,3 +230,11 @@ def test_joining_nothing_is_refused() -> None:
     """`and` of no conditions has no meaning here."""
     with pytest.raises(ValueError, match="at least one"):
         And()
+
+
+def test_an_age_is_never_negative(table_of) -> None:
+    """An order dated a little ahead has age 0 until its time has come."""
+    node = Compare(Age("last"), ">=", 0)
+    view = view_of(table_of([([(T0 + 2, 1)], [])]), node, T0)
+    assert view.value(node).tolist() == [True]
+    assert view.value(node.measure).tolist() == [0]
