@@ -5,6 +5,7 @@ Written against aiokafka 0.14; a new version is checked here and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -107,6 +108,12 @@ def polling(consumer: AIOKafkaConsumer) -> AbstractContextManager[None]:
 def fetch_waiter(consumer: AIOKafkaConsumer) -> Any:
     """Return a future that is done when something was fetched."""
     return consumer._fetcher._create_fetch_waiter()
+
+
+def seen(done: asyncio.Future[Any]) -> None:
+    """Retrieve a future's exception, so that asyncio does not report it."""
+    if not done.cancelled():
+        done.exception()
 
 
 def connections(producer: AIOKafkaProducer) -> tuple[Any, ...]:

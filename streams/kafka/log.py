@@ -195,7 +195,7 @@ class KafkaPartitionLog:
     ) -> tuple[asyncio.Future[Any], int]:
         future = await producer.send_batch(batch, self._names.topic(name), partition=self._names.partition)
         # When one fails, those after it are never awaited; asyncio would report each of them.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        future.add_done_callback(internals.seen)
         return future, batch.record_count()
 
     def _dead(self, letter: DeadLetter) -> Entry:

@@ -23,25 +23,33 @@ QUIET = ("faust", "mode", "aiokafka")
 NOISE = {
     # Since KIP-890 the broker refuses a produce request that overtook its partition's registration,
     # hundreds of times an hour on a busy worker, and the client sends it again; nothing is wrong.
-    "aiokafka.producer.sender": "NotEnoughReplicas",
+    # Without a connection it tries again every few milliseconds, and says so.
+    "aiokafka.producer.sender": ("NotEnoughReplicas", "NodeNotReadyError"),
+    # Without a connection the consumer, too, tries again ten times a second; partitions that fail
+    # for it say so themselves.
+    "aiokafka.consumer.fetcher": ("NodeNotReadyError",),
+    "aiokafka.consumer.group_coordinator": ("NodeNotReadyError",),
+    # A fenced producer leaves futures nobody awaits; that it was fenced is reported by its partition.
+    "asyncio": ("exception=ProducerFenced",),
     # Every topic exists, but Faust asks to declare its own before it may not.
-    "faust.transport.drivers.aiokafka": "Topic creation disabled",
+    "faust.transport.drivers.aiokafka": ("Topic creation disabled",),
     # Said at every attempt to connect; whoever attempts it gets an error, and says so once.
-    "aiokafka": "Unable connect to",
+    "aiokafka": ("Unable connect to", "Unable to update metadata"),
 }
 """Logger to what of it is dropped."""
 
 
 class Noise(logging.Filter):
-    """Drops records whose message contains a phrase."""
+    """Drops records whose message contains one of some phrases."""
 
-    def __init__(self, phrase: str) -> None:
+    def __init__(self, phrases: tuple[str, ...]) -> None:
         super().__init__()
-        self._phrase = phrase
+        self._phrases = phrases
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is worth showing."""
-        return self._phrase not in record.getMessage()
+        message = record.getMessage()
+        return not any(phrase in message for phrase in self._phrases)
 
 
 def configure_logging(level: str) -> None:
@@ -49,8 +57,8 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-    for name, phrase in NOISE.items():
-        logging.getLogger(name).addFilter(Noise(phrase))
+    for name, phrases in NOISE.items():
+        logging.getLogger(name).addFilter(Noise(phrases))
 
 
 async def run(app: ShoalApp, *, stop: asyncio.Event | None = None, report_s: float = REPORT_S) -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -111,8 +112,10 @@ class Worker:
         self.log = ""
 
     def __enter__(self) -> Worker:
+        # A file, for a pipe nobody reads would stop the worker when it is full.
+        self._stderr = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            self._command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}
+            self._command, cwd=ROOT, stderr=self._stderr, env={**os.environ, "PYTHONPATH": "."}
         )
         return self
 
@@ -120,6 +123,7 @@ class Worker:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+        self._stderr.close()
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
@@ -134,8 +138,7 @@ class Worker:
 
     def wait(self) -> int:
         """Wait for the end; return the exit status."""
-        try:
-            self.log += self.process.communicate(timeout=DONE_S_MAX)[1] or ""
-        except ValueError:
-            self.process.wait(DONE_S_MAX)  # Its pipes were read to the end before.
-        return self.process.returncode
+        status = self.process.wait(DONE_S_MAX)
+        self._stderr.seek(0)
+        self.log = self._stderr.read()
+        return status
