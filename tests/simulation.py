@@ -20,6 +20,10 @@ from streams.segments.evaluate import Evaluator
 from streams.steps.engine import Bounds, PartitionEngine
 
 
+APPENDED_MS = 4_000_000_000_000
+"""When a record was appended unless a test says: after everything a replay may contain."""
+
+
 @dataclass(frozen=True, slots=True)
 class SimulatedRecord:
     """One record of the log."""
@@ -52,11 +56,11 @@ class SimulatedPartition:
 
     # -- writing the log -------------------------------------------------------------------
 
-    def append(self, key: bytes | None, value: bytes | None, timestamp: int = 0) -> None:
+    def append(self, key: bytes | None, value: bytes | None, timestamp: int = APPENDED_MS) -> None:
         """Add one record."""
         self.log.append(SimulatedRecord(len(self.log), timestamp, key, value))
 
-    def event(self, type_name: str, customer: str, fields: dict[str, Any], timestamp: int = 0) -> None:
+    def event(self, type_name: str, customer: str, fields: dict[str, Any], timestamp: int = APPENDED_MS) -> None:
         """Add one event, keyed by its customer."""
         value = encode_event(type_name, {"customer_id": customer, **fields})
         self.append(customer.encode(), value, timestamp)

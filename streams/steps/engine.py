@@ -7,32 +7,21 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from clock import Clock
-from errors import (
-    ApplyFailed,
-    DefinitionMismatch,
-    InvalidField,
-    RecordError,
-    StateCorrupt,
-    TopicMismatch,
-    WrongPartition,
-)
+from errors import DefinitionMismatch, InvalidField, StateCorrupt, TopicMismatch
 from streams.customers.facts import Facts, Int64s
-from streams.customers.hashing import partitions_of
-from streams.customers.partition_row import PartitionRow
-from streams.customers.rows import PARTITION_ROW_KEY, Restorer
+from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
+from streams.customers.rows import Restorer
 from streams.customers.table import CustomerTable, Result
-from streams.kafka.seam import Chunk, DeadLetter, Record, Row, Transaction
-from streams.reading import read
+from streams.kafka.seam import Chunk, DeadLetter, Row, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
+from streams.steps.intake import Mode, dead_letter, read_chunk
 from streams.steps.plan import Piece, next_piece
 from streams.steps.rounds import Rounds
-from streams.steps.ticks import Ticks, append_ticks, event_ticks
 from streams.steps.work import Work
 from streams.steps.writing import ChangeWriter
 
@@ -52,14 +41,6 @@ class Bounds:
     bytes_max: int = 8 << 20
 
 
-class _SetAside:
-    """A record whose value is withheld, so that reading it cannot fail again."""
-
-    def __init__(self, record: Record) -> None:
-        self.offset, self.timestamp, self.key = record.offset, record.timestamp, record.key
-        self.value = None
-
-
 class PartitionEngine:
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
 
@@ -75,7 +56,7 @@ class PartitionEngine:
         partition: int,
         definition: Definition,
         evaluator: Evaluator,
-        mode: Literal["event", "wall"],
+        mode: Mode,
         wall: Clock,
         bounds: Bounds | None = None,
         new_fact_key: Callable[[], bytes] = lambda: os.urandom(16),
@@ -84,6 +65,7 @@ class PartitionEngine:
         self.bounds = bounds or Bounds()
         self._evaluator, self._new_fact_key = evaluator, new_fact_key
         self._writer = ChangeWriter(app, partition, definition, evaluator, wall)
+        self._definition_hash = definition.hash
         self._keep_ms = definition.longest_window_ms + FOLD_MARGIN_MS
         self.counts: Counter[str] = Counter()
         self._nanoseconds: Counter[str] = Counter()
@@ -93,12 +75,10 @@ class PartitionEngine:
 
     def begin_restore(self) -> None:
         """Forget everything; rows follow."""
-        self._fact_key = self._new_fact_key()
-        self.table = CustomerTable(
-            fact_key=self._fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
-        )
-        self._restorer: Restorer | None = Restorer(self.table)
-        self._partition_row: PartitionRow | None = None
+        self._use_table(self._new_fact_key())
+        # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
+        # rewritten by every transaction and so comes among the last.
+        self._restoring: dict[bytes, bytes | None] = {}
         self.clock_ms = self.seq = 0
         self.epoch, self.partitions = 1, 0
         self.fold_line_ms = -self._keep_ms
@@ -107,17 +87,16 @@ class PartitionEngine:
         self._writer.clear()
         self._dead_letters: list[DeadLetter] = []
         self._aside: dict[int, str] = {}
-        self._resume_sweep = False
 
     def restore_row(self, key: bytes, value: bytes | None) -> None:
         """Take one changelog row, oldest first."""
-        assert self._restorer is not None, "restore_row comes between begin_restore and finish_restore"
-        if key == PARTITION_ROW_KEY:
-            if value is None:
-                raise StateCorrupt(f"partition {self.partition}: its partition row was deleted; rebuild it")
-            self._partition_row = PartitionRow.decode(value)
-        else:
-            self._restorer.add(key, value)
+        self._restoring[key] = value
+
+    def _use_table(self, fact_key: bytes) -> None:
+        self._fact_key = fact_key
+        self.table = CustomerTable(
+            fact_key=fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
+        )
 
     def finish_restore(self, *, partitions: int) -> int | None:
         """Build the state; return the partition row's source offset, None when there is no row.
@@ -126,24 +105,23 @@ class PartitionEngine:
         partition count is not the one the state was built with, DefinitionMismatch when
         another definition built it.
         """
-        assert self._restorer is not None, "finish_restore comes once after begin_restore"
-        self._restorer.finish()
-        self._restorer = None
+        rows, self._restoring = self._restoring, {}
         self.partitions = partitions
-        row = self._partition_row
-        if row is None:
-            if len(self.table.slots):
+        stored = rows.pop(PARTITION_ROW_KEY, None)
+        if stored is None:
+            if any(value is not None for value in rows.values()):
                 raise StateCorrupt(
-                    f"partition {self.partition}: {len(self.table.slots)} customers but no partition row;"
+                    f"partition {self.partition}: {len(rows)} customer rows but no partition row;"
                     " the customers topic was changed from outside: rebuild it"
                 )
             return None
+        row = PartitionRow.decode(stored)
         if row.partitions != partitions:
             raise TopicMismatch(
                 f"partition {self.partition}: events has {partitions} partitions, the state was built with"
                 f" {row.partitions}; a new count needs a rebuild under a new prefix"
             )
-        mine = (self.definition.version, self.definition.hash)
+        mine = (self.definition.version, self._definition_hash)
         if (row.definition_version, row.definition_hash) != mine:
             raise DefinitionMismatch(
                 f"partition {self.partition}: built by definition {row.definition_version}"
@@ -151,11 +129,13 @@ class PartitionEngine:
                 " start it with that segments.yaml, or under a new prefix"
             )
         self.clock_ms, self.seq, self.epoch = row.clock_ms, row.seq, row.epoch
-        self.fold_line_ms, self._fact_key = row.fold_line_ms, row.fact_key
-        self.table.fact_key = row.fact_key
+        self.fold_line_ms = row.fold_line_ms
+        self._use_table(row.fact_key)
+        restorer = Restorer(self.table)
+        for key, value in rows.items():
+            restorer.add(key, value)
+        restorer.finish()
         self._applied = self._taken = row.source_offset
-        # In wall mode a customer whose deadline is not ahead of the clock was left by a cut sweep.
-        self._resume_sweep = self.mode == "wall" and bool(len(self.table.customers_due(self.clock_ms)))
         return row.source_offset
 
     def start_at(self, offset: int) -> None:
@@ -176,78 +156,20 @@ class PartitionEngine:
     def begin(self, chunk: Chunk) -> Work:
         """Decode and validate a chunk; nothing but empty slots of new customers changes."""
         began = time.perf_counter_ns()
-        records = chunk.records
-        if self._aside:
-            records = [_SetAside(r) if r.offset in self._aside else r for r in records]
-        reading = read(records, partition=self.partition, definition=self.definition)
-        dead: list[tuple[int, RecordError]] = [
-            (at, ApplyFailed(self._aside[records[at].offset]))
-            if records[at].offset in self._aside
-            else (at, error)
-            for at, error in reading.dead
-        ]
-        ticks = self._ticks(records, reading.facts.position, reading.tick_position, reading.tick_ms)
-        facts = reading.facts
-        tick_of_row = np.searchsorted(ticks.row, np.arange(len(facts)), "right")
-        clock_before = np.concatenate(([self.clock_ms], ticks.time_ms)).astype(np.int64)[tick_of_row]
-        fold_line_ms = np.maximum(clock_before - self._keep_ms, self.fold_line_ms)
-        slots, strangers = self._slots(facts, fold_line_ms)
-        dead += strangers
-        if self.mode == "wall":
-            dead += [(at, InvalidField(_TICK_IN_WALL_MODE)) for at in reading.tick_position.tolist()]
-        dead.sort(key=lambda each: each[0])
-        work = Work(
-            chunk=chunk,
-            facts=facts,
-            event_ids=list(facts.event_id),
-            slots=slots,
-            tick_of_row=tick_of_row,
-            fold_line_ms=fold_line_ms,
-            ticks=ticks,
-            dead_letters=[self._dead_letter(chunk.records[at], error) for at, error in dead],
-            dead_records=np.array([at for at, _ in dead], np.int64),
+        work = read_chunk(
+            chunk,
+            partition=self.partition,
+            partitions=self.partitions,
+            definition=self.definition,
+            slots=self.table.slots,
+            mode=self.mode,
+            clock_ms=self.clock_ms,
+            fold_line_ms=self.fold_line_ms,
+            keep_ms=self._keep_ms,
+            aside=self._aside,
         )
         self._nanoseconds["decode"] += time.perf_counter_ns() - began
         return work
-
-    def _ticks(
-        self, records: object, positions: Int64s, tick_positions: Int64s, tick_times_ms: Int64s
-    ) -> Ticks:
-        if self.mode == "event":
-            return event_ticks(tick_positions, tick_times_ms, positions, self.clock_ms)
-        append_ms = np.fromiter((r.timestamp for r in records), np.int64)  # type: ignore[attr-defined]  # a sequence of Record
-        resume, self._resume_sweep = self._resume_sweep, False
-        return append_ticks(append_ms, positions, self.clock_ms, resume=resume)
-
-    def _slots(self, facts: Facts, fold_line_ms: Int64s) -> tuple[Int64s, list[tuple[int, RecordError]]]:
-        """Find or make the customers' slots: -1 where an event is too old, or belongs elsewhere, and is new.
-
-        Only a customer this partition does not know can be in the wrong one, so only these keys
-        are hashed with the partitioner's murmur2.
-        """
-        slots = self.table.slots.find(facts.customer)
-        unknown = np.flatnonzero((slots < 0) & (facts.occurred_at_ms >= fold_line_ms))
-        if not len(unknown):
-            return slots, []
-        names = facts.customer.take(unknown)
-        belongs = partitions_of(names, self.partitions)
-        astray = belongs != self.partition
-        dead: list[tuple[int, RecordError]] = [
-            (
-                int(facts.position[row]),
-                WrongPartition(
-                    f"key {facts.customer[row][:64]!r} in partition {self.partition}: belongs in {target} of"
-                    f" {self.partitions}; produce with the Java-compatible murmur2 partitioner"
-                ),
-            )
-            for row, target in zip(unknown[astray].tolist(), belongs[astray].tolist(), strict=True)
-        ]
-        here = unknown[~astray]
-        slots[here] = self.table.slots.find_or_add(facts.customer.take(here))
-        return slots, dead
-
-    def _dead_letter(self, record: Record, error: RecordError) -> DeadLetter:
-        return DeadLetter(record.offset, record.key, record.value, type(error).__name__, str(error))
 
     def advance(self, work: Work) -> bool:
         """Apply one bounded piece; False when pending work must be taken before there is room."""
@@ -303,11 +225,13 @@ class PartitionEngine:
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         due_slots = self._due(int(tick_ms[-1])) if len(tick_ms) else np.empty(0, np.int64)
+        whole = True
         if piece.cut_sweep:
             tick_ms = work.ticks.time_ms[work.tick : work.tick + 1]
             due_slots, whole = self._first_by_id(self._due(int(tick_ms[0])))
             piece = Piece(piece.row_end, piece.tick_end + whole)
-        self._run(work, rows, due_slots, tick_ms, tick_of_row=work.tick_of_row[rows] - work.tick)
+        tick_of_row = work.tick_of_row[rows] - work.tick
+        self._run(work, rows, due_slots, tick_ms, tick_of_row, moves_clock=whole)
         work.row, work.tick = piece.row_end, piece.tick_end
 
     def _due(self, at_ms: int) -> Int64s:
@@ -323,9 +247,16 @@ class PartitionEngine:
         return due_slots[np.array(order)], False
 
     def _run(
-        self, work: Work | None, rows: Int64s, due_slots: Int64s, tick_ms: Int64s, tick_of_row: Int64s
+        self,
+        work: Work | None,
+        rows: Int64s,
+        due_slots: Int64s,
+        tick_ms: Int64s,
+        tick_of_row: Int64s,
+        *,
+        moves_clock: bool,
     ) -> None:
-        """Run rounds, number the changes, move the clock."""
+        """Run rounds, number the changes, move the clock: not before the last customer of a cut sweep."""
         facts, event_ids = (work.facts, work.event_ids) if work else (_NO_FACTS, ())
         rounds = Rounds(
             self.table,
@@ -341,16 +272,17 @@ class PartitionEngine:
             clock_ms=self.clock_ms,
         )
         moves = rounds.run()
-        if len(tick_ms):
+        if len(tick_ms) and moves_clock:
             self.clock_ms = max(self.clock_ms, int(tick_ms[-1]))
             self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
         if moves is not None:
             began = time.perf_counter_ns()
             self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
             self._nanoseconds["changes"] += time.perf_counter_ns() - began
-        for row in sorted(rounds.refused) if work else ():
+        for row in sorted(rounds.refused):
+            assert work is not None, "only the facts of a chunk can be refused"
             record = work.chunk.records[int(facts.position[row])]
-            self._dead_letters.append(self._dead_letter(record, InvalidField(_TRAITS_BEYOND_BOUNDS)))
+            self._dead_letters.append(dead_letter(record, InvalidField(_TRAITS_BEYOND_BOUNDS)))
         for result, count in rounds.results.items():
             if count:
                 self.counts[Result(result).name.lower()] += count
@@ -370,7 +302,7 @@ class PartitionEngine:
             return False
         due_slots, whole = self._first_by_id(due_slots)
         none = np.empty(0, np.int64)
-        self._run(None, none, due_slots, np.array([now_ms], np.int64), none)
+        self._run(None, none, due_slots, np.array([now_ms], np.int64), none, moves_clock=whole)
         return whole
 
     # -- the transaction -------------------------------------------------------------------
@@ -398,7 +330,7 @@ class PartitionEngine:
             epoch=self.epoch,
             partitions=self.partitions,
             definition_version=self.definition.version,
-            definition_hash=self.definition.hash,
+            definition_hash=self._definition_hash,
             fold_line_ms=self.fold_line_ms,
             complete_since={"orders": 0, "refunds": 0},
             fact_key=self._fact_key,
@@ -413,4 +345,3 @@ class PartitionEngine:
 
 _NO_FACTS = Facts.none()
 _TRAITS_BEYOND_BOUNDS = "traits: the customer would hold more than is kept of one; delete some, or send fewer"
-_TICK_IN_WALL_MODE = "Tick: this pipeline runs on the wall clock; replay into one with SHOAL_CLOCK=event"

@@ -15,12 +15,26 @@ Int16s = npt.NDArray[np.int16]
 
 
 class Cause(IntEnum):
-    """Why a customer's value changed; the greater one wins when several meet in one step."""
+    """Why a customer's value changed; the greater one wins when several meet in one step.
+
+    Finer than what a change says: money comes before what merely happened to arrive with it,
+    and whether a refund was late decides where its change is effective.
+    """
 
     TIME_ELAPSED = 0
     EVENT = 1
-    LATE_EVENT = 2
-    REFUND = 3
+    PURCHASE = 2
+    LATE_EVENT = 3
+    LATE_PURCHASE = 4
+    REFUND = 5
+    LATE_REFUND = 6
+
+
+LABELS = ("time_elapsed", "event", "event", "late_event", "late_event", "refund", "refund")
+"""What a change says of each Cause, by its number."""
+
+LATE = (False, False, False, True, True, False, True)
+"""Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,11 @@ def next_piece(
     so waiting for more room would be waiting for ever.
     """
     left = ticks.time_ms[tick:]
+    customers = left
     if len(left):
         dues = np.sort(due_ms[due_ms <= left[-1]])
         customers = ticks.row[tick:] - row + np.searchsorted(dues, left, "right")
-        fitting = int(np.searchsorted(np.maximum.accumulate(customers), room, "right"))
-    else:
-        dues, fitting = due_ms[:0], 0
+    fitting = int(np.searchsorted(customers, room, "right"))
     if fitting == len(left):
         # Facts after the last tick only make their customers pending.
         spent = int(customers[-1]) if len(left) else 0

@@ -19,10 +19,20 @@ from streams.customers.facts import NEVER_MS, Facts, Int64s, Kind
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
 from streams.steps.effective import effective_at
-from streams.steps.moves import Cause, Moves, concatenate
+from streams.steps.moves import LATE, Cause, Moves, concatenate
 
 LATE_AFTER_MS = 3_600_000
 """An event that happened longer than this before the clock that received it is a late event."""
+
+_NO_INSTANT = -(1 << 63)
+_NO_MONEY = 1 << 62
+"""Taken off the instant of an event that moves no money, so that the latest event that does prevails."""
+
+_LATE = np.array(LATE)
+_CAUSE_OF_KIND = np.array([0, Cause.EVENT, Cause.EVENT, Cause.PURCHASE, Cause.REFUND], np.uint8)
+_LATE_CAUSE_OF_KIND = np.array(
+    [0, Cause.LATE_EVENT, Cause.LATE_EVENT, Cause.LATE_PURCHASE, Cause.LATE_REFUND], np.uint8
+)
 
 
 class Rounds:
@@ -86,7 +96,8 @@ class Rounds:
         # so that the table's columns are written only for those who stay pending.
         table, slot = self._table, self._slot
         self._cause = table.pending_cause[slot]
-        self._cause_at_ms = table.pending_at_ms[slot]
+        self._latest_ms = table.pending_at_ms[slot]
+        self._latest_ms[self._latest_ms == NEVER_MS] = _NO_INSTANT
         self._cause_id: list[bytes] = [b""] * len(slot)
         for i in np.flatnonzero(self._cause).tolist():
             self._cause_id[i] = table.pending_event_id.get(int(slot[i]), b"")
@@ -148,17 +159,17 @@ class Rounds:
         self.applied_by_kind.update(dict(enumerate(np.bincount(kinds).tolist())))
         occurred = self._facts.occurred_at_ms[rows]
         late = occurred < self._clock_before_ms[self._cursor_tick(owner)] - LATE_AFTER_MS
-        cause = np.where(late, Cause.LATE_EVENT, Cause.EVENT).astype(np.uint8)
-        cause[kinds == Kind.REFUNDED] = Cause.REFUND
-        # A late fact has no instant of its own: its change is effective at the step's clock.
-        at_ms = np.where(late, NEVER_MS, occurred)
+        cause = np.where(late, _LATE_CAUSE_OF_KIND[kinds], _CAUSE_OF_KIND[kinds])
+        money = (kinds == Kind.PURCHASED) | (kinds == Kind.REFUNDED)
+        instant = np.where(late, _NO_INSTANT, np.where(money, occurred, occurred - _NO_MONEY))
+        np.maximum.at(self._latest_ms, owner, instant)
         order = np.lexsort((rows, cause, owner))
         last = np.ones(len(order), np.bool_)
         last[:-1] = owner[order[1:]] != owner[order[:-1]]
         chosen = order[last]
         chosen = chosen[cause[chosen] >= self._cause[owner[chosen]]]
         who = owner[chosen]
-        self._cause[who], self._cause_at_ms[who] = cause[chosen], at_ms[chosen]
+        self._cause[who] = cause[chosen]
         for i, row in zip(who.tolist(), rows[chosen].tolist(), strict=True):
             self._cause_id[i] = self._event_ids[row]
 
@@ -178,7 +189,7 @@ class Rounds:
         table.value[slots] = outcome.value
         table.scores[slots] = outcome.scores
         table.due_ms[slots] = outcome.due_ms
-        self._cause[who] = Cause.TIME_ELAPSED
+        self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, _NO_INSTANT
         table.mark_dirty(slots)
         self.nanoseconds["evaluate"] += time.perf_counter_ns() - began
 
@@ -195,7 +206,9 @@ class Rounds:
         slots, now_ms = self._slot[who], self._tick_ms[at]
         cause = self._cause[who]
         by_time = cause == Cause.TIME_ELAPSED
-        reported = np.where(by_time, table.due_ms[slots], self._cause_at_ms[who])
+        latest = self._latest_ms[who]
+        latest = np.where(latest < 0, latest + _NO_MONEY, latest)
+        reported = np.where(by_time, table.due_ms[slots], np.where(_LATE[cause], now_ms, latest))
         start = np.where(by_time, reported, np.maximum(reported, self._clock_before_ms[at]))
         effective = effective_at(
             self._evaluator,
@@ -243,7 +256,8 @@ class Rounds:
         for i in np.flatnonzero(table.pending_cause[slot]).tolist():
             table.pending_event_id.pop(int(slot[i]), None)
         table.pending_cause[slot] = self._cause
-        table.pending_at_ms[slot] = np.where(self._cause, self._cause_at_ms, NEVER_MS)
+        none = self._latest_ms == _NO_INSTANT
+        table.pending_at_ms[slot] = np.where(none, NEVER_MS, self._latest_ms)
         for i in np.flatnonzero(self._cause).tolist():
             table.pending_event_id[int(slot[i])] = self._cause_id[i]
 

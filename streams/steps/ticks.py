@@ -31,8 +31,7 @@ def event_ticks(positions: Int64s, times_ms: Int64s, fact_positions: Int64s, clo
     """Turn a replayer's Tick records into ticks.
 
     A Tick before the clock, or before an earlier Tick, is left out: the clock never goes
-    back. One equal to the clock is kept, because a sweep that was cut by the bound of a
-    transaction resumes by reading its Tick again.
+    back. One equal to the clock evaluates what came since at that same time.
 
     `positions`, `times_ms`: int64[k] of the Tick records; `fact_positions`: int64[n].
     """
@@ -43,14 +42,13 @@ def event_ticks(positions: Int64s, times_ms: Int64s, fact_positions: Int64s, clo
 
 
 def append_ticks(
-    append_ms: Int64s, fact_positions: Int64s, clock_ms: int, *, resume: bool, tick_ms: int = MINUTE_MS
+    append_ms: Int64s, fact_positions: Int64s, clock_ms: int, *, tick_ms: int = MINUTE_MS
 ) -> Ticks:
     """Cut a chunk at every full minute its append times cross, and at its end.
 
     A minute's tick is swept before the first record appended at or after it, so a customer
     whose deadline passed during an outage is judged by what was known then. The last tick
     is the append time of the last record: while a partition is behind, that is its clock.
-    `resume` adds a tick at the clock itself, for a sweep that an earlier transaction cut.
 
     `append_ms`: int64[records], may fall (brokers' clocks differ); `fact_positions`: int64[n].
     """
@@ -62,10 +60,6 @@ def append_ticks(
     step = np.arange(crossed.sum()) - np.repeat(np.cumsum(crossed) - crossed, crossed) + 1
     times = (np.repeat(before[crossing], crossed) + step) * tick_ms
     records = np.repeat(crossing, crossed)
-    head = [clock_ms] if resume else []
-    tail = [reached[-1]] if len(append_ms) else []
-    all_records = np.concatenate((np.zeros(len(head)), records, np.full(len(tail), len(append_ms)))).astype(
-        np.int64
-    )
-    all_times = np.concatenate((np.array(head, np.int64), times.astype(np.int64), np.array(tail, np.int64)))
-    return Ticks(np.searchsorted(fact_positions, all_records), all_times, all_records)
+    if len(append_ms):
+        times, records = np.append(times, reached[-1]), np.append(records, len(append_ms))
+    return Ticks(np.searchsorted(fact_positions, records), times.astype(np.int64), records)

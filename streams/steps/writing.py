@@ -12,10 +12,9 @@ from streams.customers.table import CustomerTable
 from streams.kafka.seam import Row
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.steps.moves import Cause, Moves
+from streams.steps.moves import LABELS, Moves
 
 _DAY_MS = 86_400_000
-_CAUSES = {cause: cause.name.lower() for cause in Cause}
 
 
 class ChangeWriter:
@@ -71,7 +70,7 @@ class ChangeWriter:
                 dimension_kind=["exclusive"] * count,
                 before=self._literals(dimensions, moves.before),
                 after=self._literals(dimensions, moves.after),
-                cause=[_CAUSES[Cause(cause)] for cause in moves.cause.tolist()],
+                cause=[LABELS[cause] for cause in moves.cause.tolist()],
                 cause_event_id=[event_id or None for event_id in moves.event_id],
                 effective_at_ms=moves.effective_at_ms,
                 previous_since_ms=moves.previous_since_ms,

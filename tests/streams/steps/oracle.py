@@ -1,7 +1,8 @@
-"""The scalar rules of one step, written as plainly as possible: one event, one tick, one customer at a time."""
+"""The scalar rules of one step, as plainly as possible: one event, one tick, one customer at a time."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,6 @@ GRID = {
 FM = {2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3, 8: 4, 9: 5, 10: 5}
 # How long after a fact anything can change by time alone.
 EDGES = sorted({WINDOW, *(d * DAY for d in (30, 60, 90, 180))})
-PRECEDENCE = {"event": 1, "late_event": 2, "refund": 3}
 
 
 @dataclass
@@ -30,9 +30,11 @@ class Customer:
 
     orders: dict[str, tuple[int, int]] = field(default_factory=dict)
     refunds: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
     stored: dict[str, str | None] = field(default_factory=lambda: {"rfm": None, "lifecycle": None})
     since: dict[str, int] = field(default_factory=dict)
-    pending: tuple[str, str, int | None] | None = None
+    pending: tuple[int, str, str, bool] | None = None
+    instants_seen: list[tuple[bool, int]] = field(default_factory=list)
 
     def net_orders(self) -> list[tuple[int, int]]:
         """(time, net) of every order whose net is above 0, by time."""
@@ -61,7 +63,7 @@ class Customer:
         times = [at for at, _ in nets]
         if age >= 180 * DAY:
             lifecycle = "churned"
-        elif any(b > now - 30 * DAY and b - a >= 180 * DAY for a, b in zip(times, times[1:], strict=False)):
+        elif any(b > now - 30 * DAY and b - a >= 180 * DAY for a, b in itertools.pairwise(times)):
             lifecycle = "reactivated"
         elif age >= 60 * DAY:
             lifecycle = "at_risk"
@@ -80,7 +82,10 @@ class Customer:
 
 
 class Oracle:
-    """A partition in event time; `changes` are (customer, dimension, from, to, cause, event, effective, scores)."""
+    """A partition in event time.
+
+    `changes` are (customer, dimension, from, to, cause, cause event, effective, scores).
+    """
 
     def __init__(self) -> None:
         self.customers: dict[str, Customer] = {}
@@ -89,8 +94,11 @@ class Oracle:
 
     def event(self, type_name: str, customer_id: str, fields: dict[str, Any]) -> None:
         """Apply one event, ignoring what was seen before."""
-        customer = self.customers.setdefault(customer_id, Customer())
         at, amount = fields["occurred_at"], fields.get("amount_minor", 0)
+        fold_line = self.clock - WINDOW - 7 * DAY
+        if at < fold_line:
+            return
+        customer = self.customers.setdefault(customer_id, Customer())
         if type_name == "Purchased":
             if fields["order_id"] in customer.orders:
                 return
@@ -99,11 +107,22 @@ class Oracle:
             if fields["refund_id"] in customer.refunds:
                 return
             kind = ("unknown", "refund", "return", "cancellation").index(fields["kind"])
-            customer.refunds[fields["refund_id"]] = (at, amount, kind, fields["order_id"] or "")
+            order_id = fields["order_id"] or ""
+            if order_id in customer.orders and customer.orders[order_id][0] < fold_line:
+                order_id = "an order that is past the fold line"
+            customer.refunds[fields["refund_id"]] = (at, amount, kind, order_id)
+        else:
+            if fields["event_id"] in customer.others:
+                return
+            customer.others.add(fields["event_id"])
         late = at < self.clock - HOUR
         cause = "refund" if type_name == "Refunded" else "late_event" if late else "event"
-        if customer.pending is None or PRECEDENCE[cause] >= PRECEDENCE[customer.pending[0]]:
-            customer.pending = (cause, fields["event_id"], None if late else at)
+        money = type_name in ("Purchased", "Refunded")
+        rank = 4 + late if cause == "refund" else 2 * late + money
+        if customer.pending is None or rank >= customer.pending[0]:
+            customer.pending = (rank, cause, fields["event_id"], late)
+        if not late:
+            customer.instants_seen.append((money, at))
 
     def tick(self, now: int) -> None:
         """Evaluate everybody."""
@@ -115,7 +134,9 @@ class Oracle:
 
     def _evaluate(self, customer_id: str, customer: Customer, now: int) -> None:
         values, scores = customer.evaluate(now)
-        cause, event_id, at = customer.pending or ("time_elapsed", None, None)
+        _, cause, event_id, late = customer.pending or (0, "time_elapsed", None, False)
+        # The latest event that moved money stands for all that came on time in this step.
+        at = None if late or not customer.instants_seen else max(customer.instants_seen)[1]
         for dimension in ("rfm", "lifecycle"):
             before, after = customer.stored[dimension], values[dimension]
             if before == after:
@@ -125,7 +146,7 @@ class Oracle:
                 effective = max(effective, customer.since[dimension])
             self.changes.append((customer_id, dimension, before, after, cause, event_id, effective, scores))
             customer.stored[dimension], customer.since[dimension] = after, effective
-        customer.pending = None
+        customer.pending, customer.instants_seen = None, []
 
     def _effective(self, customer: Customer, dimension: str, cause: str, at: int | None, now: int) -> int:
         """The last instant, up to now, at which the value became another one; else the event's own."""

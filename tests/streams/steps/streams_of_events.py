@@ -1,4 +1,4 @@
-"""Random logs of one partition: late, doubled, linked, waiting and cancelled, at the edges of every window."""
+"""Random logs of one partition: late, doubled, linked, waiting, cancelled, at the edges of windows."""
 
 from __future__ import annotations
 

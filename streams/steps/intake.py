@@ -1,0 +1,122 @@
+"""From a fetched chunk to work: read, checked, with a slot for every customer and a tick for every fact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from errors import ApplyFailed, InvalidField, RecordError, WrongPartition
+from streams.customers.facts import Facts, Int64s
+from streams.customers.hashing import partitions_of
+from streams.customers.slots import Slots
+from streams.kafka.seam import Chunk, DeadLetter, Record
+from streams.reading import Reading, read
+from streams.segments.definition import Definition
+from streams.steps.ticks import Ticks, append_ticks, event_ticks
+from streams.steps.work import Work
+
+Mode = Literal["event", "wall"]
+"""Whose clock drives deadlines: a replayer's Ticks, or append time and then the wall clock."""
+
+_TICK_IN_WALL_MODE = "Tick: this pipeline runs on the wall clock; replay into one with SHOAL_CLOCK=event"
+
+
+class _SetAside:
+    """A record whose value is withheld, so that reading it cannot fail again."""
+
+    def __init__(self, record: Record) -> None:
+        self.offset, self.timestamp, self.key = record.offset, record.timestamp, record.key
+        self.value = None
+
+
+def read_chunk(
+    chunk: Chunk,
+    *,
+    partition: int,
+    partitions: int,
+    definition: Definition,
+    slots: Slots,
+    mode: Mode,
+    clock_ms: int,
+    fold_line_ms: int,
+    keep_ms: int,
+    aside: Mapping[int, str],
+) -> Work:
+    """Decode and validate a chunk; nothing changes but that new customers get an empty slot.
+
+    `keep_ms` is how far the fold line lies behind the clock; `aside` maps the offsets of
+    records that must not be applied to the reason.
+    """
+    records: Sequence[Record] = chunk.records
+    if aside:
+        records = [_SetAside(record) if record.offset in aside else record for record in records]
+    reading = read(records, partition=partition, definition=definition)
+    facts = reading.facts
+    dead: list[tuple[int, RecordError]] = [
+        (at, ApplyFailed(aside[records[at].offset]) if records[at].offset in aside else error)
+        for at, error in reading.dead
+    ]
+    if mode == "wall":
+        dead += [(at, InvalidField(_TICK_IN_WALL_MODE)) for at in reading.tick_position.tolist()]
+    ticks = _ticks(records, reading, mode, clock_ms)
+    tick_of_row = np.searchsorted(ticks.row, np.arange(len(facts)), "right")
+    clock_before_ms = np.concatenate(([clock_ms], ticks.time_ms)).astype(np.int64)[tick_of_row]
+    fold_lines_ms = np.maximum(clock_before_ms - keep_ms, fold_line_ms)
+    found, strangers = _slots(facts, fold_lines_ms, slots, partition, partitions)
+    dead = sorted(dead + strangers, key=lambda each: each[0])
+    return Work(
+        chunk=chunk,
+        facts=facts,
+        event_ids=list(facts.event_id),
+        slots=found,
+        tick_of_row=tick_of_row,
+        fold_line_ms=fold_lines_ms,
+        ticks=ticks,
+        dead_letters=[dead_letter(chunk.records[at], error) for at, error in dead],
+        dead_records=np.array([at for at, _ in dead], np.int64),
+    )
+
+
+def _ticks(records: Sequence[Record], reading: Reading, mode: Mode, clock_ms: int) -> Ticks:
+    positions = reading.facts.position
+    if mode == "event":
+        return event_ticks(reading.tick_position, reading.tick_ms, positions, clock_ms)
+    append_ms = np.array([record.timestamp for record in records], np.int64)
+    return append_ticks(append_ms, positions, clock_ms)
+
+
+def _slots(
+    facts: Facts, fold_lines_ms: Int64s, slots: Slots, partition: int, partitions: int
+) -> tuple[Int64s, list[tuple[int, RecordError]]]:
+    """Find or make the customers' slots: -1 for a new one whose event is too old or belongs elsewhere.
+
+    Only a customer this partition does not know can be in the wrong one, so only such keys
+    are hashed with the partitioner's murmur2.
+    """
+    found = slots.find(facts.customer)
+    unknown = np.flatnonzero((found < 0) & (facts.occurred_at_ms >= fold_lines_ms))
+    if not len(unknown):
+        return found, []
+    names = facts.customer.take(unknown)
+    belongs = partitions_of(names, partitions)
+    astray = belongs != partition
+    dead: list[tuple[int, RecordError]] = [
+        (
+            int(facts.position[row]),
+            WrongPartition(
+                f"key {facts.customer[row][:64]!r} in partition {partition}: belongs in {target} of"
+                f" {partitions}; produce with the Java-compatible murmur2 partitioner"
+            ),
+        )
+        for row, target in zip(unknown[astray].tolist(), belongs[astray].tolist(), strict=True)
+    ]
+    here = unknown[~astray]
+    found[here] = slots.find_or_add(facts.customer.take(here))
+    return found, dead
+
+
+def dead_letter(record: Record, error: RecordError) -> DeadLetter:
+    """Return the record as a dead letter: its own key and bytes, and why."""
+    return DeadLetter(record.offset, record.key, record.value, type(error).__name__, str(error))
