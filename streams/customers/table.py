@@ -27,6 +27,10 @@ from streams.customers.seen import SeenSet
 from streams.customers.state import CustomerState
 
 
+_SINGLE_MAX = 8
+"""Facts that need not be new are looked at one by one up to here, by column beyond."""
+
+
 class Result(IntEnum):
     """What became of one fact."""
 
@@ -137,7 +141,10 @@ class CustomerTable(CustomerState):
             if len(mine):
                 runs.insert(slots[mine], time[mine], value[mine], ids[mine])
         recorded = plain
-        for row in (~plain).nonzero()[0].tolist():
+        single = (~plain).nonzero()[0]
+        if len(single) > _SINGLE_MAX:
+            single = single[~self._known(records[single], slots[single], route[single])]
+        for row in single.tolist():
             slot = int(slots[row])
             fact = Fact(*records[row].item())
             kept, conflict = self.ledger.apply(slot, fact, int(fold_line_ms[row]), fresh=bool(fresh[row]))
@@ -149,6 +156,27 @@ class CustomerTable(CustomerState):
                     # The order must not look new when it comes: this refund is waiting for it.
                     self._seen.add(seen_keys(slots[row : row + 1], records["link"][row : row + 1]))
         return recorded
+
+    def _known(self, records: Records, slots: Int64s, route: UInt8s) -> Bools:
+        """Return bool[n], True for a fact the runs hold with just this content: a plain duplicate.
+
+        False says nothing: it may share its time with another fact, or be in the ledger. A fact
+        whose id comes with another content in the same call is left to be settled in order.
+        """
+        known = np.zeros(len(slots), np.bool_)
+        for series, runs in ((ORDERS, self.orders), (REFUNDS, self.refunds), (OTHERS, self.others)):
+            mine = (route == series).nonzero()[0]
+            owners, wanted = slots[mine], records[mine]
+            at = runs.first_after(owners, wanted["time"] - 1)
+            same = at < runs.end(owners)
+            same &= runs.times.take(at, mode="clip") == wanted["time"]
+            same &= runs.ids.take(at, mode="clip") == wanted["id"]
+            same &= runs.sum_between(owners, at, at + 1) == wanted["value"]
+            known[mine] = same
+        if known.any() and not known.all():
+            keys = seen_keys(slots, records["id"])
+            known &= ~np.isin(keys, keys[~known])
+        return known
 
     def _record(self, slots: Int64s, records: Records, fold_line_ms: Int64s) -> None:
         """Append facts to the pages in order, and make their customers dirty and pending."""

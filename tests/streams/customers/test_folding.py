@@ -112,3 +112,17 @@ def test_where_a_history_is_cut_does_not_matter_to_folding() -> None:
             apply(table, chunk, [event.time - WINDOW for event in chunk])
         tables.append((all_observed(table), table.folded_before_ms[0]))
     assert tables[0] == tables[1] == tables[2]
+
+
+def test_a_restored_loser_holds_back_the_fold_line_of_its_winner() -> None:
+    """The winner must not be folded while the page of the content that lost lives, or it would rise again."""
+    table = new_table()
+    apply(table, [purchase("a", i % 2, f"o{i}", 1) for i in range(FACTS_PER_PAGE)])
+    apply(table, [purchase("a", 50, "twice", 1), purchase("a", 5, "twice", 1)])
+    rows = dict(table.take_rows())
+    copy = restored(list(rows.items()))
+    apply(copy, [purchase("a", 100 + i, f"p{i}", 1) for i in range(FACTS_PER_PAGE)], 20)
+    rows.update(copy.take_rows())
+    again = restored([(key, value) for key, value in rows.items() if value is not None])
+    assert copy.folded_before_ms[0] == 5
+    assert all_observed(again) == all_observed(copy)

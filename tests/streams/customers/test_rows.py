@@ -189,3 +189,14 @@ def test_a_lost_content_stays_lost_after_a_restore() -> None:
     copy = restored(table.take_rows())
     assert all_observed(copy) == all_observed(table)
     assert all_observed(copy)["a"]["orders"] == [(6, 3)]
+
+
+def test_the_bound_counts_a_profile_that_did_not_change() -> None:
+    """A purchase writes the whole head row, with all the traits set long ago and the old event id."""
+    table = new_table()
+    apply(table, [profile("a", 1, "e", note="x" * 5000)])
+    table.pending_event_id[0] = b"e" * 3000
+    table.take_rows()
+    apply(table, [purchase("a", 2, "o", 5)])
+    bound = table.dirty_bytes_max
+    assert 8000 < sum(len(key) + len(value or b"") for key, value in table.take_rows()) <= bound

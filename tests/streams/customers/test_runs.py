@@ -77,6 +77,9 @@ def test_first_after_in_runs_of_very_different_length() -> None:
     slots = np.array([0, 1, 1, 1, 2, 2])
     found = runs.first_after(slots, np.array([3, -1, 499, 5000, 4, 5])) - runs.start(slots)
     assert found.tolist() == [0, 0, 500, 1000, 0, 1]
+    whale = np.ones(1000, np.int64)
+    found = runs.first_after(whale, np.arange(1000)) - runs.start(whale)
+    assert found.tolist() == list(range(1, 1001))
 
 
 @settings(max_examples=100)

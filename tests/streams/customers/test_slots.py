@@ -67,3 +67,16 @@ def test_a_slot_nobody_has_is_an_error() -> None:
     """id_of() of an unknown slot is an IndexError."""
     with pytest.raises(IndexError, match="slot 0 of 0"):
         Slots().id_of(0)
+
+
+def test_two_ids_of_one_length_and_one_hash_differ_in_their_bytes() -> None:
+    """The bytes are compared, not only hash and length."""
+
+    class NoHash(KeyedHash):
+        def hash_words(self, words: Words) -> UInt64s:
+            return np.zeros(len(words.counts), np.uint64)
+
+    slots = Slots()
+    slots._hash = NoHash(b"")
+    assert slots.find_or_add(Strings.from_list([b"aa", b"bb", b"aa"])).tolist() == [0, 1, 0]
+    assert slots.find(Strings.from_list([b"bb", b"cc"])).tolist() == [1, -1]

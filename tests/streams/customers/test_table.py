@@ -94,7 +94,9 @@ def test_state_is_a_function_of_the_set_of_facts(
 @given(st.data())
 def test_results_are_those_of_one_event_at_a_time(data: st.DataObject) -> None:
     """One call over many rows gives every row the result it has when it comes alone."""
-    events = data.draw(st.lists(EVENTS, max_size=40))
+    events = data.draw(st.lists(EVENTS, max_size=30))
+    # Enough repetitions in one call for duplicates to be found by column.
+    events += data.draw(st.lists(st.sampled_from(events), max_size=20)) if events else []
     whole, single = new_table(), new_table()
     lines = sorted(data.draw(st.lists(st.integers(-5, 12), min_size=len(events), max_size=len(events))))
     together = apply(whole, events, lines)
@@ -253,3 +255,22 @@ def test_only_the_given_rows_are_applied() -> None:
         table.apply(facts, np.array(rows), slots[rows], np.zeros(len(rows), np.int64))
     assert observed(table, 0)["orders"] == [(1, 1), (3, 3)]
     assert observed(table, 1)["orders"] == [(2, 2)]
+
+
+def test_of_two_traits_of_one_instant_the_greater_event_id_wins() -> None:
+    """Whichever comes first."""
+    both = [profile("a", 5, "e1", plan="pro"), profile("a", 5, "e2", plan="free")]
+    for events in (both, both[::-1]):
+        table = new_table()
+        for event in events:
+            apply(table, [event])
+        assert table.traits(0) == {"plan": "free"}
+
+
+def test_many_contents_under_known_ids_are_conflicts_not_duplicates() -> None:
+    """Same id and time, another amount: the smaller wins, however many come in one call."""
+    table = new_table()
+    apply(table, [purchase("a", i, f"o{i}", 5) for i in range(40)])
+    events = [purchase("a", i, f"o{i}", 5 + (i % 3) - 1) for i in range(40)]
+    assert apply(table, events) == [APPLIED if i % 3 == 0 else DUPLICATE for i in range(40)]
+    assert table.conflicts == sum(1 for i in range(40) if i % 3 != 1)
