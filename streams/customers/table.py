@@ -26,7 +26,6 @@ from streams.customers.row_format import KEY_BYTES, RowFormat
 from streams.customers.seen import SeenSet
 from streams.customers.state import CustomerState
 
-
 _SINGLE_MAX = 8
 """Facts that need not be new are looked at one by one up to here, by column beyond."""
 
