@@ -124,6 +124,12 @@ def test_amounts_are_converted_by_their_currency() -> None:
     ]
 
 
+def test_currencies_are_told_apart_by_their_ends() -> None:
+    """Texts that are, end to end, the first one over and over are still different texts."""
+    result = read_all(*(purchased(currency=currency) for currency in ("GBP", "GBPGBP", "")))
+    assert result.facts.position.tolist() == [0] and [at for at, _ in result.dead] == [1, 2]
+
+
 def test_traits_of_every_type_are_kept_apart() -> None:
     """Null deletes; an instant is a one-tuple, an array a sorted tuple without repeats."""
     traits = {
@@ -193,6 +199,7 @@ DEAD = [
     (tick(5, key=b"4"), errors.WrongKey, "Tick.key: expected the partition's number '3'"),
     (tick(5, key=None), errors.WrongKey, "got null"),
     (tick(-1), errors.InvalidField, "Tick.at: expected a time from 1970"),
+    (tick(253_402_300_800_000), errors.InvalidField, "Tick.at: expected a time from 1970"),
 ]  # fmt: skip
 GOOD = [purchased(customer_id="z"), refunded(), profile(plan="pro"), event("SignedUp"), tick(7)]
 
