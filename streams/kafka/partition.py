@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from errors import FetchGap, StateCorrupt
 from streams.kafka.progress import Progress
 from streams.kafka.seam import Chunk, PartitionLog, StepEngine
+from streams.kafka.suspicion import Suspicion, one_by_one
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +24,6 @@ SETTLE_S_MAX = 8.0
 
 CULPRITS_MAX = 20
 """Records set aside with no chunk applied whole in between; more, and the fault is not the records'."""
-
-
-@dataclass(slots=True)
-class Suspicion:
-    """The offsets of a chunk that failed to apply, and how often; from the second time it is searched."""
-
-    start_offset: int
-    end_offset: int
-    failures: int = 1
-
-    def touches(self, chunk: Chunk) -> bool:
-        """Whether the chunk shares an offset with it."""
-        return chunk.start_offset < self.end_offset and self.start_offset < chunk.end_offset
 
 
 class Partition:
@@ -172,7 +159,7 @@ class Partition:
                 f"partition {self.number}: a chunk starts at {chunk.start_offset}, not at {self.position}"
             )
         searched = self._is_searched(chunk)
-        for piece in _one_by_one(chunk) if searched else (chunk,):
+        for piece in one_by_one(chunk) if searched else (chunk,):
             try:
                 await self._apply_piece(piece)
             except asyncio.CancelledError:
@@ -302,13 +289,3 @@ class Partition:
             self._suspicion.end_offset = max(self._suspicion.end_offset, piece.end_offset)
         else:
             self._suspicion = Suspicion(piece.start_offset, piece.end_offset)
-
-
-def _one_by_one(chunk: Chunk) -> Iterator[Chunk]:
-    """Split a chunk into chunks of one record each that cover the same offsets."""
-    starts = [chunk.start_offset, *(record.offset for record in chunk.records[1:])]
-    ends = [*starts[1:], chunk.end_offset]
-    if not chunk.records:
-        yield chunk
-    for record, start, end in zip(chunk.records, starts, ends, strict=bool(chunk.records)):
-        yield Chunk(start, (record,), end, chunk.generation)

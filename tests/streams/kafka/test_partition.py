@@ -252,6 +252,21 @@ async def test_a_failure_that_does_not_repeat_sets_nothing_aside() -> None:
         assert (b.dead, len(b.failures)) == ([], 1)
 
 
+async def test_a_chunk_that_fails_twice_is_searched_before_anything_is_set_aside() -> None:
+    """A record that fails with its chunk twice and then alone no more is applied."""
+    seen: list[int] = []
+
+    def twice(offset: int, value: bytes) -> None:
+        if offset == 5 and len(seen) < 2:
+            seen.append(offset)
+            raise ValueError("twice")
+
+    async with bench(twice) as b:
+        await b.live_through(20, {})
+        assert b.offsets == list(range(20))
+        assert (b.dead, len(b.failures)) == ([], 2)
+
+
 async def test_a_record_that_always_fails_is_searched_for_and_set_aside() -> None:
     """Each culprit alone becomes a dead letter; what stands around it is applied once."""
     async with bench(poisoned) as b:
