@@ -1,4 +1,4 @@
-"""The command line: `shoal worker`, `shoal topics`, `shoal customer ID`.
+"""The command line: `shoal worker`, `shoal topics`, `shoal changes`, `shoal customer ID`.
 
 Exit status 2 means the settings or segments.yaml are wrong, and nothing was started; 1 that
 something outside, such as Kafka, is; 0 that what was asked for was done.
@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Mapping
+from contextlib import aclosing
 from typing import Any, Literal, cast
 
 import click
@@ -19,6 +20,7 @@ from clock import SystemClock
 from errors import DefinitionError, SettingsError, ShoalError
 from settings import Settings
 from streams.app import create_app
+from streams.change_feed import as_line, changes
 from streams.customer_card import customer_card
 from streams.kafka.running import configure_logging, run
 from streams.segments.definition import Definition
@@ -76,6 +78,18 @@ def customer(customer_id: str) -> None:
         click.echo(f"nothing is known of customer {customer_id!r}", err=True)
         sys.exit(EXIT_FAILED)
     click.echo(card)
+
+
+@main.command("changes")
+@click.option("--from-beginning", is_flag=True, help="Begin with the oldest kept, not with the next one.")
+def changes_command(from_beginning: bool) -> None:
+    """Print every change of a segment as it is committed, a line each; until interrupted."""
+    settings, _ = _configured(os.environ)
+    configure_logging("WARNING")
+    try:
+        _finished(_printed(settings, from_beginning))
+    except KeyboardInterrupt:
+        sys.exit(0)
 
 
 def _configured(environment: Mapping[str, str]) -> tuple[Settings, Definition]:
@@ -147,6 +161,16 @@ async def _work(settings: Settings, definition: Definition) -> int:
     if settings.clock == "wall":
         sweep_deadlines.register(app, clock)
     return await run(app)
+
+
+async def _printed(settings: Settings, from_beginning: bool) -> None:
+    await check_topics(
+        settings.kafka, settings.prefix, settings.partitions, wait_s_max=settings.kafka_wait_s_max
+    )
+    feed = changes(settings.kafka, settings.prefix, settings.partitions, from_beginning=from_beginning)
+    async with aclosing(feed) as followed:
+        async for change in followed:
+            click.echo(as_line(change))
 
 
 async def _described(settings: Settings, definition: Definition, customer_id: str) -> str | None:
