@@ -45,6 +45,20 @@ class SeenSet:
             return fresh
         return self._add_distinct(keys)
 
+    def holds(self, keys: UInt64s) -> Bools:
+        """Return bool[n], True where a key may have been added before; False is certain. Adds nothing."""
+        keys = np.maximum(keys, np.uint64(1))
+        mask = len(self._table) - 1
+        at = (keys & np.uint64(mask)).view(np.int64)
+        held = self._table[at]
+        going = ((held != _FREE) & (held != keys)).nonzero()[0]
+        while len(going):
+            at[going] = (at[going] + 1) & mask
+            held[going] = self._table[at[going]]
+            going = going[(held[going] != _FREE) & (held[going] != keys[going])]
+        known: Bools = held != _FREE
+        return known
+
     def _add_distinct(self, keys: UInt64s) -> Bools:
         mask = len(self._table) - 1
         at = (keys & np.uint64(mask)).view(np.int64)

@@ -30,6 +30,17 @@ class Outcome:
     net_minor: Int64s
     """[n]: spend minus refunds in the window; may be negative."""
 
+    def take(self, rows: Int64s) -> Outcome:
+        """Return the entries at `rows`, in that order."""
+        return Outcome(
+            self.value[rows],
+            self.scores[rows],
+            self.due_ms[rows],
+            self.last_purchase_ms[rows],
+            self.orders[rows],
+            self.net_minor[rows],
+        )
+
 
 class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from streams.customers.facts import Int64s
-from streams.customers.table import CustomerTable
-from streams.segments.evaluate import Evaluator
+from streams.segments.evaluate import Outcome
+
+Evaluate = Callable[[Int64s, Int64s], Outcome]
+"""(rows, instants) to what those rows are at those instants, with the facts in sight as they are."""
 
 
 def effective_at(
-    evaluator: Evaluator,
-    table: CustomerTable,
-    slots: Int64s,
-    *,
-    start_ms: Int64s,
-    reported_ms: Int64s,
-    now_ms: Int64s,
+    evaluate: Evaluate, *, start_ms: Int64s, reported_ms: Int64s, now_ms: Int64s, dimensions: int
 ) -> Int64s:
     """Return int64[n, dimensions]: since when each value has been what it is at `now_ms`.
 
@@ -25,16 +23,14 @@ def effective_at(
     came) from deadline to deadline up to `now_ms`; the last instant at which the value
     became another one is the answer, and `reported_ms` is where it never did after the
     start. A start at or after now (a late or tolerated future event) takes no walk.
-    The number of rounds is the largest number of deadlines one customer has in between.
+    The number of rounds is the largest number of deadlines one row has in between.
     """
-    # All four arrays are int64[n], one entry per slot.
-    dimensions = table.value.shape[1]
     effective = np.repeat(reported_ms[:, None], dimensions, axis=1)
     walking = np.flatnonzero(start_ms < now_ms)
     at_ms = start_ms[walking]
     current = None
     while len(walking):
-        outcome = evaluator.evaluate(table, slots[walking], at_ms)
+        outcome = evaluate(walking, at_ms)
         if current is not None:
             flipped = outcome.value != current
             effective[walking] = np.where(flipped, at_ms[:, None], effective[walking])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +43,9 @@ LATE = (False, False, False, True, True, False, True)
 class Moves:
     """n changes of one value each; NEVER_MS in a time column means "none".
 
-    `tick` is the index of the tick that made the change within the piece of work;
-    `event_id` is empty bytes when no event caused it; scores are uint8[n, 3].
+    `tick` is the index of the tick that made the change within the piece of work; `event_id` is
+    empty bytes when no event caused it; `account_id` is the account held then; scores are
+    uint8[n, 3].
     """
 
     slot: Int64s
@@ -52,6 +55,7 @@ class Moves:
     tick: Int64s
     cause: UInt8s
     event_id: Sequence[bytes]
+    account_id: Sequence[str | None]
     effective_at_ms: Int64s
     previous_since_ms: Int64s
     expires_at_ms: Int64s
@@ -66,19 +70,26 @@ class Moves:
 
     def take(self, order: Int64s) -> Moves:
         """Return the changes at `order`, in that order."""
-        columns = {
-            name: getattr(self, name)[order] for name in self.__dataclass_fields__ if name != "event_id"
+        picked = order.tolist()
+        columns: dict[str, Any] = {
+            name: [column[i] for i in picked] if isinstance(column, list) else column[order]
+            for name, column in _columns(self)
         }
-        return Moves(event_id=[self.event_id[i] for i in order.tolist()], **columns)
+        return Moves(**columns)
+
+
+def _columns(moves: Moves) -> list[tuple[str, Any]]:
+    return [(name, getattr(moves, name)) for name in Moves.__dataclass_fields__]
 
 
 def concatenate(parts: Sequence[Moves]) -> Moves:
     """Join the moves of several rounds, in order."""
     if len(parts) == 1:
         return parts[0]
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in Moves.__dataclass_fields__
-        if name != "event_id"
+    columns: dict[str, Any] = {
+        name: list(chain.from_iterable(getattr(part, name) for part in parts))
+        if isinstance(first, list)
+        else np.concatenate([getattr(part, name) for part in parts])
+        for name, first in _columns(parts[0])
     }
-    return Moves(event_id=[event_id for part in parts for event_id in part.event_id], **columns)
+    return Moves(**columns)

@@ -2,9 +2,10 @@
 
 The scalar rule is: for every tick in order, apply the facts before it, then evaluate every
 customer whose deadline has come. Done literally that costs a dozen NumPy calls per tick,
-however few customers it concerns. Here one round moves *every* customer to the next tick
-at which it has something to do, whichever that is, so the number of rounds is the largest
-number of evaluations any one customer needs, and a round works on whole columns.
+however few customers it concerns. Here one round moves *every* customer by one phase: a run
+of its facts that can be applied at once, because what the customer was at each tick in
+between can be read off afterwards (see phases.py). So the number of rounds is the largest
+number of phases any one customer has, and a round works on whole columns.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from streams.customers.facts import NEVER_MS, Facts, Int64s, Kind
+from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind, UInt8s
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
+from streams.steps.as_of import TableAsOf
 from streams.steps.effective import effective_at
 from streams.steps.moves import LATE, Cause, Moves, concatenate
+from streams.steps.phases import phases_of
 
 LATE_AFTER_MS = 3_600_000
 """An event that happened longer than this before the clock that received it is a late event."""
@@ -33,6 +37,25 @@ _CAUSE_OF_KIND = np.array([0, Cause.EVENT, Cause.EVENT, Cause.PURCHASE, Cause.RE
 _LATE_CAUSE_OF_KIND = np.array(
     [0, Cause.LATE_EVENT, Cause.LATE_EVENT, Cause.LATE_PURCHASE, Cause.LATE_REFUND], np.uint8
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What some facts mean for customers, one entry each: the cause (0: nothing was applied), the fact
+    that stands for it, and the latest instant among those that came on time."""
+
+    cause: UInt8s
+    row: Int64s
+    latest_ms: Int64s
+
+    @property
+    def made(self) -> Bools:
+        """Whether there is any news."""
+        return self.cause > 0
+
+    def take(self, rows: Int64s) -> _News:
+        """Return the entries at `rows`."""
+        return _News(self.cause[rows], self.row[rows], self.latest_ms[rows])
 
 
 class Rounds:
@@ -63,38 +86,38 @@ class Rounds:
         self._facts, self._event_ids = facts, event_ids
         self._tick_ms = tick_ms
         # The clock a customer had before tick i is the time of tick i - 1.
-        self._clock_before_ms = np.concatenate(([clock_ms], tick_ms)).astype(np.int64)
+        self._clock_before_ms = np.append(clock_ms, tick_ms)
         self.results: Counter[int] = Counter()
-        self.applied_by_kind: Counter[int] = Counter()
         self.nanoseconds: Counter[str] = Counter()
         self.refused: list[int] = []
         """Rows whose traits go beyond what a customer may hold: the engine makes them dead letters."""
         self._moves: list[Moves] = []
-        self._group(rows, slots, tick_of_row, fold_line_ms, due_slots)
+        began = time.perf_counter_ns()
+        self._phases = phases = phases_of(
+            table, facts, rows, slots, tick_of_row, fold_line_ms, due_slots, tick_ms, clock_ms
+        )
+        self._slot = phases.slot
+        starts = phases.group_slot[phases.phase_start[:-1]]
+        self._next_phase = np.searchsorted(starts, self._slot, "left")
+        self._last_phase = np.searchsorted(starts, self._slot, "right")
+        self._phase_tick = np.append(phases.group_tick[phases.phase_start[:-1]], len(tick_ms))
+        self._copy_columns()
+        self.nanoseconds["plan"] += time.perf_counter_ns() - began
 
-    def _group(
-        self, rows: Int64s, slots: Int64s, tick_of_row: Int64s, fold_line_ms: Int64s, due_slots: Int64s
-    ) -> None:
-        """Sort the facts into groups of one customer and one tick, and list who takes part."""
-        order = np.argsort(slots, kind="stable")
-        self._row, self._row_fold_ms = rows[order], fold_line_ms[order]
-        sorted_slot, sorted_tick = slots[order], tick_of_row[order]
-        starts = np.ones(len(order), np.bool_)
-        starts[1:] = (sorted_slot[1:] != sorted_slot[:-1]) | (sorted_tick[1:] != sorted_tick[:-1])
-        group_at = np.flatnonzero(starts)
-        group_slot = sorted_slot[group_at]
-        none_left = len(self._tick_ms) + 1
-        self._group_start = np.append(group_at, len(order))
-        self._group_tick = np.append(sorted_tick[group_at], none_left)
-        self._row_slot = sorted_slot
+    def _copy_columns(self) -> None:
+        """Take the customers' columns out of the table for the time of this piece of work.
 
-        self._slot = np.unique(np.concatenate((group_slot, due_slots)))
-        self._next_group = np.searchsorted(group_slot, self._slot, "left")
-        self._last_group = np.searchsorted(group_slot, self._slot, "right")
-        self._cursor = np.zeros(len(self._slot), np.int64)
-        # What made a customer pending: kept here while it is evaluated within this piece,
-        # so that the table's columns are written only for those who stay pending.
+        What made a customer pending is kept as the greatest cause, its event's id, and the
+        latest instant of an event that came on time.
+        """
         table, slot = self._table, self._slot
+        self._due_ms = table.due_ms[slot]
+        self._value, self._scores = table.value[slot], table.scores[slot]
+        self._since_ms = table.since_ms[slot]
+        self._evaluated = np.zeros(len(slot), np.bool_)
+        # Facts behind the last tick only make their customers pending, once all else is done.
+        self._waiting: list[tuple[Int64s, _News]] = []
+        self._watched = self._phases.watched
         self._cause = table.pending_cause[slot]
         self._latest_ms = table.pending_at_ms[slot]
         self._latest_ms[self._latest_ms == NEVER_MS] = _NO_INSTANT
@@ -105,161 +128,189 @@ class Rounds:
     def run(self) -> Moves | None:
         """Do everything; return the changes ordered by tick, customer id and dimension, if any."""
         live = np.arange(len(self._slot))
-        ticks = len(self._tick_ms)
-        last_ms = self._tick_ms[-1] if ticks else None
         while len(live):
-            slots, next_group = self._slot[live], self._next_group[live]
-            has_group = next_group < self._last_group[live]
-            group_tick = self._group_tick[np.where(has_group, next_group, -1)]
-            due_tick = np.searchsorted(self._tick_ms, self._table.due_ms[slots])
-            due_tick = np.maximum(due_tick, self._cursor[live])
-            at = np.minimum(group_tick, due_tick)
-            applying = live[group_tick <= due_tick]
-            if len(applying):
-                self._apply(applying)
-                self._next_group[applying] += 1
-            self._cursor[live] = at + 1
-            within = at < ticks
-            live, at = live[within], at[within]
-            if not len(live):
-                break
-            due = self._table.due_ms[self._slot[live]] <= self._tick_ms[at]
-            if due.any():
-                self._evaluate(live[due], at[due])
-            more = self._next_group[live] < self._last_group[live]
-            live = live[more | (self._table.due_ms[self._slot[live]] <= last_ms)]
-        self._keep_pending()
+            phase = self._next_phase[live]
+            left = phase < self._last_phase[live]
+            self._sweep(live, np.where(left, self._phase_tick[phase], len(self._tick_ms)))
+            live = live[left]
+            if len(live):
+                self._enter(live)
+                self._next_phase[live] += 1
+        self._put_columns_back()
         return self._ordered()
 
-    def _apply(self, who: Int64s) -> None:
-        """Apply the next group of facts of each customer in `who` and note what made it pending."""
+    def _sweep(self, who: Int64s, boundary: Int64s) -> None:
+        """Evaluate customers at every tick before `boundary` (one each) at which a deadline has come."""
+        while len(who):
+            at = np.searchsorted(self._tick_ms, self._due_ms[who])
+            ready = at < boundary
+            who, at, boundary = who[ready], at[ready], boundary[ready]
+            if len(who):
+                self._settle(who, at, self._evaluate(who, at, self._tick_ms[at]))
+
+    def _evaluate(self, who: Int64s, at: Int64s, now_ms: Int64s) -> Outcome:
+        """Evaluate customers at `now_ms`, with the facts in sight at tick `at`."""
         began = time.perf_counter_ns()
-        group = self._next_group[who]
-        starts = self._group_start[group]
-        counts = self._group_start[group + 1] - starts
-        total = int(counts.sum())
-        ends = np.cumsum(counts)
-        at = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-        rows, owner = self._row[at], np.repeat(who, counts)
-        result = self._table.apply(self._facts, rows, self._row_slot[at], self._row_fold_ms[at])
+        slots = self._slot[who]
+        in_sight_ms = np.where(self._watched[who], NEVER_MS, self._tick_ms[at])
+        table = TableAsOf(self._table, slots, in_sight_ms)
+        outcome = self._evaluator.evaluate(table, slots, now_ms)
+        self.nanoseconds["evaluate"] += time.perf_counter_ns() - began
+        return outcome
+
+    def _enter(self, who: Int64s) -> None:
+        """Apply the next phase of each customer; evaluate it at each tick that sees new facts."""
+        phases, ticks = self._phases, len(self._tick_ms)
+        phase = self._next_phase[who]
+        group, owner = _spread(phases.phase_start[phase], phases.phase_start[phase + 1], who)
+        news = self._apply(group)
+        tick = phases.group_tick[group]
+        seen = np.flatnonzero(news.made & (tick < ticks))
+        if len(seen):
+            outcome = self._evaluate(owner[seen], tick[seen], self._tick_ms[tick[seen]])
+            self._settle_in_turn(owner[seen], tick[seen], outcome, news.take(seen))
+        unseen = np.flatnonzero(news.made & (tick == ticks))
+        self._waiting.append((owner[unseen], news.take(unseen)))
+
+    def _apply(self, group: Int64s) -> _News:
+        """Apply the facts of these groups; return what they mean for their customers, one entry a group."""
+        began = time.perf_counter_ns()
+        starts = self._phases.group_start
+        at, place = _spread(starts[group], starts[group + 1], np.arange(len(group)))
+        row = self._phases.row[at]
+        result = self._table.apply(self._facts, row, self._phases.row_slot[at], self._phases.row_fold_ms[at])
         self.results.update(dict(enumerate(np.bincount(result).tolist())))
         if (result == Result.REFUSED).any():
-            self.refused += rows[result == Result.REFUSED].tolist()
-        self._note_causes(rows, owner, result == Result.APPLIED)
+            self.refused += row[result == Result.REFUSED].tolist()
+        applied = result == Result.APPLIED
+        row, place = row[applied], place[applied]
+        news = self._news(row, place, self._phases.group_tick[group[place]], len(group))
         self.nanoseconds["apply"] += time.perf_counter_ns() - began
+        return news
 
-    def _note_causes(
-        self, rows: Int64s, owner: Int64s, applied: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    ) -> None:
-        """Of the facts applied, let the greatest cause, then the last in the log, stand for each customer."""
-        rows, owner = rows[applied], owner[applied]
-        if not len(rows):
-            return
-        kinds = self._facts.kind[rows]
-        self.applied_by_kind.update(dict(enumerate(np.bincount(kinds).tolist())))
-        occurred = self._facts.occurred_at_ms[rows]
-        late = occurred < self._clock_before_ms[self._cursor_tick(owner)] - LATE_AFTER_MS
-        cause = np.where(late, _LATE_CAUSE_OF_KIND[kinds], _CAUSE_OF_KIND[kinds])
-        money = (kinds == Kind.PURCHASED) | (kinds == Kind.REFUNDED)
-        instant = np.where(late, _NO_INSTANT, np.where(money, occurred, occurred - _NO_MONEY))
-        np.maximum.at(self._latest_ms, owner, instant)
-        order = np.lexsort((rows, cause, owner))
-        last = np.ones(len(order), np.bool_)
-        last[:-1] = owner[order[1:]] != owner[order[:-1]]
-        chosen = order[last]
-        chosen = chosen[cause[chosen] >= self._cause[owner[chosen]]]
-        who = owner[chosen]
-        self._cause[who] = cause[chosen]
-        for i, row in zip(who.tolist(), rows[chosen].tolist(), strict=True):
-            self._cause_id[i] = self._event_ids[row]
+    def _news(self, row: Int64s, place: Int64s, tick: Int64s, groups: int) -> _News:
+        """Let the greatest cause, then the last in the log, stand for each of `groups` groups.
 
-    def _cursor_tick(self, owner: Int64s) -> Int64s:
-        """The tick the customers' current groups come before (k for those after the last)."""
-        return self._group_tick[self._next_group[owner]]
+        `row` are facts that were applied, `place` (0..groups - 1) and `tick` their groups' place
+        and tick.
+        """
+        kind, occurred_ms = self._facts.kind[row], self._facts.occurred_at_ms[row]
+        late = occurred_ms < self._clock_before_ms[tick] - LATE_AFTER_MS
+        cause = np.where(late, _LATE_CAUSE_OF_KIND[kind], _CAUSE_OF_KIND[kind])
+        money = (kind == Kind.PURCHASED) | (kind == Kind.REFUNDED)
+        instant = np.where(late, _NO_INSTANT, np.where(money, occurred_ms, occurred_ms - _NO_MONEY))
+        latest_ms = np.full(groups, _NO_INSTANT)
+        np.maximum.at(latest_ms, place, instant)
+        order = np.lexsort((row, cause, place))
+        chosen_row, chosen_cause = np.zeros(groups, np.int64), np.zeros(groups, np.uint8)
+        # Of several assignments to one place the last one stays: the greatest in that order.
+        chosen_row[place[order]], chosen_cause[place[order]] = row[order], cause[order]
+        return _News(chosen_cause, chosen_row, latest_ms)
 
-    def _evaluate(self, who: Int64s, at: Int64s) -> None:
-        """Evaluate customers, each at its own tick, and record whose values changed."""
-        began = time.perf_counter_ns()
-        table, slots, now_ms = self._table, self._slot[who], self._tick_ms[at]
-        outcome = self._evaluator.evaluate(table, slots, now_ms)
-        changed = outcome.value != table.value[slots]
+    def _settle_in_turn(self, owner: Int64s, tick: Int64s, outcome: Outcome, news: _News) -> None:
+        """Settle several evaluations of each customer in the order of their ticks.
+
+        `owner` is sorted; between two of its ticks a customer's deadlines are swept.
+        """
+        first = np.ones(len(owner), np.bool_)
+        first[1:] = owner[1:] != owner[:-1]
+        starts = np.flatnonzero(first)
+        turn = np.arange(len(owner)) - np.repeat(starts, np.diff(starts, append=len(owner)))
+        order = np.argsort(turn, kind="stable")
+        bounds = np.searchsorted(turn[order], np.arange(int(turn.max()) + 2))
+        for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            picked = order[start:end]
+            who, at = owner[picked], tick[picked]
+            self._sweep(who, at)
+            self._hear(who, news.take(picked))
+            self._settle(who, at, outcome.take(picked))
+
+    def _hear(self, who: Int64s, news: _News) -> None:
+        """Add news to what has made these customers pending."""
+        self._latest_ms[who] = np.maximum(self._latest_ms[who], news.latest_ms)
+        stronger = news.cause >= self._cause[who]
+        who, cause, row = who[stronger], news.cause[stronger], news.row[stronger]
+        self._cause[who] = cause
+        for i, fact in zip(who.tolist(), row.tolist(), strict=True):
+            self._cause_id[i] = self._event_ids[fact]
+
+    def _settle(self, who: Int64s, at: Int64s, outcome: Outcome) -> None:
+        """Take an evaluation of each customer for what it now is, and record whose values changed."""
+        changed = outcome.value != self._value[who]
         hit = np.flatnonzero(changed.any(axis=1))
         if len(hit):
-            self._record(who, at, outcome, changed, hit)
-        table.value[slots] = outcome.value
-        table.scores[slots] = outcome.scores
-        table.due_ms[slots] = outcome.due_ms
+            self._record(who[hit], at[hit], outcome.take(hit), changed[hit])
+        self._value[who], self._scores[who] = outcome.value, outcome.scores
+        self._due_ms[who] = outcome.due_ms
         self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, _NO_INSTANT
-        table.mark_dirty(slots)
-        self.nanoseconds["evaluate"] += time.perf_counter_ns() - began
+        self._evaluated[who] = True
 
-    def _record(
-        self,
-        who: Int64s,
-        at: Int64s,
-        outcome: Outcome,
-        changed: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
-        hit: Int64s,
-    ) -> None:
-        """Append the changes of `hit` (indices into who/outcome) and move their `since`."""
-        table, who, at = self._table, who[hit], at[hit]
-        slots, now_ms = self._slot[who], self._tick_ms[at]
-        cause = self._cause[who]
+    def _record(self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools) -> None:
+        """Append the changes of customers, at least one each, and move their `since`."""
+        now_ms, cause = self._tick_ms[at], self._cause[who]
         by_time = cause == Cause.TIME_ELAPSED
-        latest = self._latest_ms[who]
-        latest = np.where(latest < 0, latest + _NO_MONEY, latest)
-        reported = np.where(by_time, table.due_ms[slots], np.where(_LATE[cause], now_ms, latest))
-        start = np.where(by_time, reported, np.maximum(reported, self._clock_before_ms[at]))
-        effective = effective_at(
-            self._evaluator,
-            table,
-            slots,
-            start_ms=start,
-            reported_ms=np.minimum(reported, now_ms),
+        latest_ms = self._latest_ms[who]
+        latest_ms = np.where(latest_ms < 0, latest_ms + _NO_MONEY, latest_ms)
+        reported_ms = np.where(by_time, self._due_ms[who], np.where(_LATE[cause], now_ms, latest_ms))
+        start_ms = np.where(by_time, reported_ms, np.maximum(reported_ms, self._clock_before_ms[at]))
+        effective_ms = effective_at(
+            lambda rows, at_ms: self._evaluate(who[rows], at[rows], at_ms),
+            start_ms=start_ms,
+            reported_ms=np.minimum(reported_ms, now_ms),
             now_ms=now_ms,
+            dimensions=changed.shape[1],
         )
-        known = table.value[slots] >= 0
-        since = np.where(known, table.since_ms[slots], NEVER_MS)
-        effective = np.where(known, np.maximum(effective, table.since_ms[slots]), effective)
-        for d in range(changed.shape[1]):
-            rows = np.flatnonzero(changed[hit, d])
-            if not len(rows):
-                continue
-            picked, moved = hit[rows], slots[rows]
-            self._moves.append(
-                Moves(
-                    slot=moved,
-                    dimension=np.full(len(rows), d, np.int64),
-                    before=table.value[moved, d],
-                    after=outcome.value[picked, d],
-                    tick=at[rows],
-                    cause=cause[rows],
-                    event_id=[
-                        b"" if timed else self._cause_id[i]
-                        for i, timed in zip(who[rows].tolist(), by_time[rows].tolist(), strict=True)
-                    ],
-                    effective_at_ms=effective[rows, d],
-                    previous_since_ms=since[rows, d],
-                    expires_at_ms=outcome.due_ms[picked],
-                    scores_before=table.scores[moved],
-                    scores_after=outcome.scores[picked],
-                    last_purchase_ms=outcome.last_purchase_ms[picked],
-                    orders=outcome.orders[picked],
-                    net_minor=outcome.net_minor[picked],
-                )
+        known = self._value[who] >= 0
+        since_ms = np.where(known, self._since_ms[who], NEVER_MS)
+        effective_ms = np.where(known, np.maximum(effective_ms, self._since_ms[who]), effective_ms)
+        ids = [
+            b"" if timed else self._cause_id[i]
+            for i, timed in zip(who.tolist(), by_time.tolist(), strict=True)
+        ]
+        accounts = [self._table.account_id(slot) for slot in self._slot[who].tolist()]
+        # One move per changed value: the customers' rows once for each dimension that changed.
+        row, dimension = np.nonzero(changed)
+        mover = who[row]
+        self._moves.append(
+            Moves(
+                slot=self._slot[mover],
+                dimension=dimension,
+                before=self._value[mover, dimension],
+                after=outcome.value[row, dimension],
+                tick=at[row],
+                cause=cause[row],
+                event_id=[ids[i] for i in row.tolist()],
+                account_id=[accounts[i] for i in row.tolist()],
+                effective_at_ms=effective_ms[row, dimension],
+                previous_since_ms=since_ms[row, dimension],
+                expires_at_ms=outcome.due_ms[row],
+                scores_before=self._scores[mover],
+                scores_after=outcome.scores[row],
+                last_purchase_ms=outcome.last_purchase_ms[row],
+                orders=outcome.orders[row],
+                net_minor=outcome.net_minor[row],
             )
-            table.since_ms[moved, d] = effective[rows, d]
+        )
+        self._since_ms[mover, dimension] = effective_ms[row, dimension]
 
-    def _keep_pending(self) -> None:
-        """Write back what made the customers pending that no tick of this piece evaluated."""
-        table, slot = self._table, self._slot
-        for i in np.flatnonzero(table.pending_cause[slot]).tolist():
-            table.pending_event_id.pop(int(slot[i]), None)
-        table.pending_cause[slot] = self._cause
+    def _put_columns_back(self) -> None:
+        """Store what the evaluated customers are, and what made pending whom no tick has seen."""
+        table = self._table
+        evaluated = np.flatnonzero(self._evaluated)
+        slot = self._slot[evaluated]
+        table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
+        table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
+        table.mark_dirty(slot)
+        for i in np.flatnonzero(table.pending_cause[self._slot]).tolist():
+            table.pending_event_id.pop(int(self._slot[i]), None)
+        for who, news in self._waiting:
+            self._hear(who, news)
+            table.due_ms[self._slot[who]] = PENDING_MS
         none = self._latest_ms == _NO_INSTANT
-        table.pending_at_ms[slot] = np.where(none, NEVER_MS, self._latest_ms)
+        table.pending_cause[self._slot] = self._cause
+        table.pending_at_ms[self._slot] = np.where(none, NEVER_MS, self._latest_ms)
         for i in np.flatnonzero(self._cause).tolist():
-            table.pending_event_id[int(slot[i])] = self._cause_id[i]
+            table.pending_event_id[int(self._slot[i])] = self._cause_id[i]
 
     def _ordered(self) -> Moves | None:
         """Sort by (tick, customer id, dimension): an order that no chunking can influence."""
@@ -271,3 +322,11 @@ class Rounds:
         rank = np.empty(len(ids), np.int64)
         rank[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
         return moves.take(np.lexsort((moves.dimension, rank[inverse], moves.tick)))
+
+
+def _spread(starts: Int64s, ends: Int64s, owners: Int64s) -> tuple[Int64s, Int64s]:
+    """Return every index of the ranges [start, end), in order, and the owner of each."""
+    counts = ends - starts
+    last = np.cumsum(counts)
+    within = np.arange(int(last[-1]) if len(last) else 0)
+    return within + np.repeat(starts - (last - counts), counts), np.repeat(owners, counts)

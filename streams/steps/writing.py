@@ -65,7 +65,7 @@ class ChangeWriter:
             Changes(
                 seq=seq,
                 customer_id=ids,
-                account_id=[table.account_id(slot) for slot in slots],
+                account_id=moves.account_id,
                 dimension=[self._names[d] for d in dimensions],
                 dimension_kind=["exclusive"] * count,
                 before=self._literals(dimensions, moves.before),

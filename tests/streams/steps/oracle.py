@@ -30,6 +30,7 @@ class Customer:
 
     orders: dict[str, tuple[int, int]] = field(default_factory=dict)
     refunds: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
+    account: tuple[int, str, str | None] = (0, "", None)
     others: set[str] = field(default_factory=set)
     stored: dict[str, str | None] = field(default_factory=lambda: {"rfm": None, "lifecycle": None})
     since: dict[str, int] = field(default_factory=dict)
@@ -84,7 +85,8 @@ class Customer:
 class Oracle:
     """A partition in event time.
 
-    `changes` are (customer, dimension, from, to, cause, cause event, effective, scores).
+    `changes` are (customer, dimension, from, to, cause, cause event, effective, scores,
+    account).
     """
 
     def __init__(self) -> None:
@@ -115,6 +117,8 @@ class Oracle:
             if fields["event_id"] in customer.others:
                 return
             customer.others.add(fields["event_id"])
+        if fields.get("account_id"):
+            customer.account = max(customer.account, (at, fields["event_id"], fields["account_id"]))
         late = at < self.clock - HOUR
         cause = "refund" if type_name == "Refunded" else "late_event" if late else "event"
         money = type_name in ("Purchased", "Refunded")
@@ -144,7 +148,10 @@ class Oracle:
             effective = self._effective(customer, dimension, cause, at, now)
             if before is not None:
                 effective = max(effective, customer.since[dimension])
-            self.changes.append((customer_id, dimension, before, after, cause, event_id, effective, scores))
+            account = customer.account[2]
+            self.changes.append(
+                (customer_id, dimension, before, after, cause, event_id, effective, scores, account)
+            )
             customer.stored[dimension], customer.since[dimension] = after, effective
         customer.pending, customer.instants_seen = None, []
 

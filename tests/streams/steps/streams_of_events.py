@@ -39,6 +39,8 @@ def random_log(rng: random.Random, entries: int, customers: int = 5) -> list[Ent
 
 def _event(rng: random.Random, i: int, at: int, customer: str) -> Entry:
     fields: dict[str, Any] = {"event_id": f"e{i}", "occurred_at": at}
+    if rng.random() < 0.05:
+        fields["account_id"] = f"a{i}"
     draw = rng.random()
     if draw < 0.05:
         return ("ProfileUpdated", customer, {**fields, "traits": {"plan": f"p{i}"}})

@@ -1,0 +1,55 @@
+"""The customer table as it was at some instant, while facts of later instants are in it already."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streams.customers.facts import NEVER_MS, Int64s
+from streams.customers.runs import Runs
+from streams.customers.table import CustomerTable
+
+_BEFORE_ALL = np.iinfo(np.int64).min
+
+
+class _RunsAsOf:
+    """The runs of n rows, each cut behind its last entry up to an instant."""
+
+    def __init__(self, runs: Runs, slots: Int64s, as_of_ms: Int64s) -> None:
+        self.times, self.sums = runs.times, runs.sums
+        self.first, self.last = runs.start(slots), runs.first_after(slots, as_of_ms)
+
+    def start(self, slots: Int64s) -> Int64s:
+        """Return each row's first position."""
+        return self.first
+
+    def end(self, slots: Int64s) -> Int64s:
+        """Return the position after each row's last visible entry."""
+        return self.last
+
+
+class TableAsOf:
+    """What an evaluation reads of the table, one row per (slot, instant); a slot may come often.
+
+    Facts later than a row's instant are not seen. It answers for exactly the slots it was
+    made for. Facts folded away are older than any instant a step looks back to.
+    """
+
+    def __init__(self, table: CustomerTable, slots: Int64s, as_of_ms: Int64s) -> None:
+        self._table = table
+        self.orders = _RunsAsOf(table.orders, slots, as_of_ms)
+        self.refunds = _RunsAsOf(table.refunds, slots, as_of_ms)
+
+    def first_paid_ms(self, slots: Int64s) -> Int64s:
+        """Return int64[n]: the first order with net > 0 in sight, NEVER_MS when there is none."""
+        orders = self.orders
+        first = orders.times.take(orders.first, mode="clip")
+        first = np.where(orders.last > orders.first, first, NEVER_MS)
+        return np.minimum(first, self._table.folded_first_ms[slots])
+
+    def last_paid_ms(self, slots: Int64s) -> Int64s:
+        """Return int64[n]: the last order with net > 0 in sight, NEVER_MS when there is none."""
+        orders = self.orders
+        last = orders.times.take(orders.last - 1, mode="clip")
+        last = np.where(orders.last > orders.first, last, _BEFORE_ALL)
+        last = np.maximum(last, self._table.folded_last_ms[slots])
+        return np.where(last == _BEFORE_ALL, NEVER_MS, last)
