@@ -101,10 +101,18 @@ class Oracle:
         if at < fold_line:
             return
         customer = self.customers.setdefault(customer_id, Customer())
+        # An account counts from whatever names it, be it a content that loses.
+        renamed = False
+        if fields.get("account_id"):
+            account = (at, fields["event_id"], fields["account_id"])
+            renamed, customer.account = account > customer.account, max(customer.account, account)
         if type_name == "Purchased":
-            if fields["order_id"] in customer.orders:
-                return
-            customer.orders[fields["order_id"]] = (at, amount)
+            # Of two contents under one id the lesser stands.
+            if customer.orders.get(fields["order_id"], (at + 1, 0)) <= (at, amount):
+                if not renamed:
+                    return
+            else:
+                customer.orders[fields["order_id"]] = (at, amount)
         elif type_name == "Refunded":
             if fields["refund_id"] in customer.refunds:
                 return
@@ -117,8 +125,6 @@ class Oracle:
             if fields["event_id"] in customer.others:
                 return
             customer.others.add(fields["event_id"])
-        if fields.get("account_id"):
-            customer.account = max(customer.account, (at, fields["event_id"], fields["account_id"]))
         late = at < self.clock - HOUR
         cause = "refund" if type_name == "Refunded" else "late_event" if late else "event"
         money = type_name in ("Purchased", "Refunded")

@@ -30,14 +30,17 @@ def random_log(rng: random.Random, entries: int, customers: int = 5) -> list[Ent
         if draw < 0.35 and sent:
             log.append(rng.choice(sent[-20:]))
             continue
-        entry = _event(rng, i, at, f"c{rng.randrange(customers)}")
+        orders = [fields["order_id"] for type_name, _, fields in sent if type_name == "Purchased"]
+        entry = _event(rng, i, at, f"c{rng.randrange(customers)}", orders)
         sent.append(entry)
         log.append(entry)
     log.append(("Tick", "", {"at": now + rng.choice((0, DAY, 400 * DAY))}))
     return log
 
 
-def _event(rng: random.Random, i: int, at: int, customer: str) -> Entry:
+def _event(rng: random.Random, i: int, at: int, customer: str, orders: list[str]) -> Entry:
+    """One event; a refund is for any earlier order, however old, or for one that may come within weeks."""
+    coming = f"w{rng.randrange(6)}-{at // (100 * DAY)}"
     fields: dict[str, Any] = {"event_id": f"e{i}", "occurred_at": at}
     if rng.random() < 0.05:
         fields["account_id"] = f"a{i}"
@@ -46,15 +49,13 @@ def _event(rng: random.Random, i: int, at: int, customer: str) -> Entry:
         return ("ProfileUpdated", customer, {**fields, "traits": {"plan": f"p{i}"}})
     amount = rng.choice((0, 1, 9_999, 10_000, 25_000, 60_000, 200_000))
     if draw < 0.7:
-        order = (
-            f"o{rng.randrange(30)}-{customer}-{i}" if rng.random() < 0.7 else f"w{rng.randrange(6)}-{i % 7}"
-        )
+        order = f"o{i}" if rng.random() < 0.7 else coming
         return (
             "Purchased",
             customer,
             {**fields, "order_id": order, "amount_minor": amount, "currency": "GBP"},
         )
-    linked = f"w{rng.randrange(6)}-{rng.randrange(7)}" if rng.random() < 0.6 else None
+    linked = rng.choice([*orders[-10:], *orders[:3], coming, coming, None, None, None, None])
     kind = rng.choice(("refund", "return", "cancellation"))
     return (
         "Refunded",
