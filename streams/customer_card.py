@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from streams.customers.facts import NEVER_MS, Strings
 from streams.customers.hashing import partitions_of
 from streams.customers.table import CustomerTable
 from streams.kafka.reading import restore_partition
+from streams.segments.currencies import EXPONENTS
 from streams.segments.definition import DAY_MS, Definition
 from streams.segments.evaluate import Evaluator, Outcome
 from streams.steps.engine import PartitionEngine
@@ -52,7 +54,10 @@ def _card(
     customer_id: str, engine: PartitionEngine, evaluator: Evaluator, slot: int, outcome: Outcome
 ) -> str:
     table, definition = engine.table, engine.definition
-    lines = [f"customer    {customer_id}", f"as of       {_when(engine.clock_ms)} (partition {engine.partition})"]
+    lines = [
+        f"customer    {customer_id}",
+        f"as of       {_when(engine.clock_ms)} (partition {engine.partition})",
+    ]
     for d, dimension in enumerate(evaluator.dimensions):
         code = int(table.value[slot, d])
         held = "not evaluated yet"
@@ -62,13 +67,15 @@ def _card(
     if outcome.scores[0, 0]:
         r, f, m = outcome.scores[0].tolist()
         lines.append(f"scores      R{r} F{f} M{m}")
-    net = int(outcome.net_minor[0]) / 100
+    digits = EXPONENTS[definition.reporting_currency]
+    net = Decimal(int(outcome.net_minor[0])).scaleb(-digits)
     days = definition.window_ms // DAY_MS
+    due = _when(int(outcome.due_ms[0]))
     lines += [
         f"last order  {_when(int(outcome.last_purchase_ms[0]))}",
         f"orders      {int(outcome.orders[0])} in {days} days",
-        f"net         {net:,.2f} {definition.reporting_currency} in {days} days",
-        f"next        {_when(int(outcome.due_ms[0]))}: the first instant at which time alone could change this",
+        f"net         {net:,.{digits}f} {definition.reporting_currency} in {days} days",
+        f"next        {due}: the first instant at which time alone could change this",
     ]
     return "\n".join(lines + _traits(table, slot))
 
