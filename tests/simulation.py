@@ -19,7 +19,6 @@ from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.steps.engine import Bounds, PartitionEngine
 
-
 APPENDED_MS = 4_000_000_000_000
 """When a record was appended unless a test says: after everything a replay may contain."""
 
@@ -60,7 +59,9 @@ class SimulatedPartition:
         """Add one record."""
         self.log.append(SimulatedRecord(len(self.log), timestamp, key, value))
 
-    def event(self, type_name: str, customer: str, fields: dict[str, Any], timestamp: int = APPENDED_MS) -> None:
+    def event(
+        self, type_name: str, customer: str, fields: dict[str, Any], timestamp: int = APPENDED_MS
+    ) -> None:
         """Add one event, keyed by its customer."""
         value = encode_event(type_name, {"customer_id": customer, **fields})
         self.append(customer.encode(), value, timestamp)
