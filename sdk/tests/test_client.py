@@ -28,50 +28,55 @@ AT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 AT_SENT = AT.replace(microsecond=123000)
 NOBODY = "127.0.0.1:9"
 """A port no broker listens on."""
+TRAITS: dict[str, Any] = {
+    "plan": "pro",
+    "seats": 3,
+    "score": 0.5,
+    "vip": True,
+    "since": AT,
+    "apps": {"b", "a"},
+    "old": None,
+}
+
+
+def send_all_four(client: Shoal) -> None:
+    """Send each event with every field it has, for one customer."""
+    campaign = Campaign(source="ads", medium="cpc", name="spring", term="fish", content="b")
+    context = Context(channel="web", campaign=campaign, country="DE", timezone="Europe/Berlin")
+    common: dict[str, Any] = {"occurred_at": AT, "context": context, "account_id": "acme"}
+    client.signed_up("zoë", source="a friend", traits=TRAITS, event_id="e1", **common)
+    client.identify("zoë", {"plan": "max"}, event_id="e2", **common)
+    client.purchased(
+        "zoë",
+        order_id="o1",
+        amount=EUR,
+        shipping=Money(100, "EUR"),
+        tax=50,
+        discount=0,
+        coupon="SPRING",
+        perks=["gift"],
+        payment_method="card",
+        trigger="mail",
+        event_id="e3",
+        **common,
+        items=[Item("s1", 2, 300, name="Herring", category="fish", line_id="1"), Item("s2", -1, EUR)],
+    )
+    client.refunded(
+        "zoë",
+        refund_id="r1",
+        order_id="o1",
+        amount=EUR,
+        kind="return",
+        reason="late",
+        event_id="e4",
+        **common,
+    )
 
 
 def test_what_is_read_equals_what_was_sent(kafka: str, prefix: str, read_all: Read, decode: Decode) -> None:
     """All four events with every field, through Kafka and the schema their fingerprint names."""
-    campaign = Campaign(source="ads", medium="cpc", name="spring", term="fish", content="b")
-    context = Context(channel="web", campaign=campaign, country="DE", timezone="Europe/Berlin")
-    common: dict[str, Any] = {"occurred_at": AT, "context": context, "account_id": "acme"}
-    traits = {
-        "plan": "pro",
-        "seats": 3,
-        "score": 0.5,
-        "vip": True,
-        "since": AT,
-        "apps": {"b", "a"},
-        "old": None,
-    }
     with Shoal(kafka, app="shop", prefix=prefix) as client:
-        client.signed_up("zoë", source="a friend", traits=traits, event_id="e1", **common)
-        client.identify("zoë", {"plan": "max"}, event_id="e2", **common)
-        client.purchased(
-            "zoë",
-            order_id="o1",
-            amount=EUR,
-            shipping=Money(100, "EUR"),
-            tax=50,
-            discount=0,
-            coupon="SPRING",
-            perks=["gift"],
-            payment_method="card",
-            trigger="mail",
-            event_id="e3",
-            **common,
-            items=[Item("s1", 2, 300, name="Herring", category="fish", line_id="1"), Item("s2", -1, EUR)],
-        )
-        client.refunded(
-            "zoë",
-            refund_id="r1",
-            order_id="o1",
-            amount=EUR,
-            kind="return",
-            reason="late",
-            event_id="e4",
-            **common,
-        )
+        send_all_four(client)
         assert client.flush() == 0
         assert client.counters == Counters(accepted=4, delivered=4, dropped=0, failed=0)
     records = read_all(kafka, prefix)
@@ -90,7 +95,7 @@ def test_what_is_read_equals_what_was_sent(kafka: str, prefix: str, read_all: Re
         "content": "b",
     }
     shared = {"customer_id": "zoë", "account_id": "acme", "occurred_at": AT_SENT, "context": sent_context}
-    sent_traits = traits | {"since": {"at": AT_SENT}, "apps": ["a", "b"]}
+    sent_traits = TRAITS | {"since": {"at": AT_SENT}, "apps": ["a", "b"]}
     assert values[0] == shared | {"event_id": "e1", "source": "a friend", "traits": sent_traits}
     assert values[1] == shared | {"event_id": "e2", "traits": {"plan": "max"}}
     lines = [
