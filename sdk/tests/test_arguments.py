@@ -37,7 +37,7 @@ def buy(client: Shoal, customer_id: Any = "c1", **changed: Any) -> None:
         ({"order_id": ""}, "order_id='': an id is not empty"),
         ({"event_id": "e" * 257}, "event_id="),
         ({"account_id": ""}, "account_id=''"),
-        ({"occurred_at": datetime(2026, 1, 1)}, "occurred_at=.*: no time zone.*datetime.now"),  # noqa: DTZ001
+        ({"occurred_at": datetime(2026, 1, 1)}, "occurred_at=.*: no time zone.*datetime.now"),  # noqa: DTZ001  # On purpose.
         ({"occurred_at": 1_700_000_000}, "occurred_at=1700000000: expected an aware datetime"),
         ({"amount": 12.5}, r"amount=12.5: expected Money, got float; pass Money.of\('12.50', 'EUR'\)"),
         ({"amount": 1250}, "amount=1250: expected Money, got int"),
@@ -52,10 +52,10 @@ def buy(client: Shoal, customer_id: Any = "c1", **changed: Any) -> None:
         ({"perks": ["gift", 3]}, r"perks\[1\]=3"),
         ({"items": [{"sku": "a"}]}, r"items\[0\]={'sku': 'a'}: expected an Item, got dict"),
         ({"items": 5}, "items=5: expected Items, got int"),
-        ({"items": [Item("a", 1.5, 100)]}, r"items\[0\].quantity=1.5: expected an int"),  # type: ignore[arg-type]
+        ({"items": [Item("a", 1.5, 100)]}, r"items\[0\].quantity=1.5: expected an int"),  # type: ignore[arg-type]  # On purpose.
         ({"items": [Item("a", 1, 100), Item("", 1, 1)]}, r"items\[1\].sku='': an id is not empty"),
         ({"items": [Item("a", 1, Money(1, "GBP"))]}, r"items\[0\].unit_price=Money.*: the order is in EUR"),
-        ({"items": [Item("a", 1, 0.5)]}, r"items\[0\].unit_price=0.5: minor units"),  # type: ignore[arg-type]
+        ({"items": [Item("a", 1, 0.5)]}, r"items\[0\].unit_price=0.5: minor units"),  # type: ignore[arg-type]  # On purpose.
         ({"context": {"channel": "web"}}, "context={'channel': 'web'}: expected a Context, got dict"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_wrong_refund_is_named(client: Shoal, wrong: dict[str, Any], says: str
     [
         ({"": 1}, "traits: the name '' is not"),
         ({3: 1}, "traits: the name 3 is not"),
-        ({"a": datetime(2026, 1, 1)}, r"traits\['a'\]=.*: no time zone"),  # noqa: DTZ001
+        ({"a": datetime(2026, 1, 1)}, r"traits\['a'\]=.*: no time zone"),  # noqa: DTZ001  # On purpose.
         ({"a": float("nan")}, r"traits\['a'\]=nan"),
         ({"a": 2**63}, r"traits\['a'\]=.*64 bits"),
         ({"a": {"b": 1}}, r"traits\['a'\]={'b': 1}: a trait is text.*got dict"),
@@ -108,15 +108,15 @@ def test_wrong_traits_are_named(client: Shoal, traits: Any, says: str) -> None:
 def test_a_wrong_source_is_named(client: Shoal) -> None:
     """Sign-ups too."""
     with pytest.raises(ValueError, match="source=1: expected text or None"):
-        client.signed_up("c1", source=1)  # type: ignore[arg-type]
+        client.signed_up("c1", source=1)  # type: ignore[arg-type]  # On purpose.
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Context(channel=1), "context.channel=1"),  # type: ignore[arg-type]
-        (lambda: Context(campaign="x"), "context.campaign='x': expected a Campaign"),  # type: ignore[arg-type]
-        (lambda: Campaign(source=2), "campaign.source=2"),  # type: ignore[arg-type]
+        (lambda: Context(channel=1), "context.channel=1"),  # type: ignore[arg-type]  # On purpose.
+        (lambda: Context(campaign="x"), "context.campaign='x': expected a Campaign"),  # type: ignore[arg-type]  # On purpose.
+        (lambda: Campaign(source=2), "campaign.source=2"),  # type: ignore[arg-type]  # On purpose.
     ],
 )
 def test_a_wrong_context_is_named_when_built(make: Any, says: str) -> None:
