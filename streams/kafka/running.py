@@ -26,9 +26,9 @@ NOISE = {
     # Without a connection it tries again every few milliseconds, and says so.
     "aiokafka.producer.sender": ("NotEnoughReplicas", "NodeNotReadyError"),
     # Without a connection the consumer, too, tries again ten times a second; partitions that fail
-    # for it say so themselves.
-    "aiokafka.consumer.fetcher": ("NodeNotReadyError",),
-    "aiokafka.consumer.group_coordinator": ("NodeNotReadyError",),
+    # for it say so themselves. Topics just made have no leader yet, a broker just started no coordinator.
+    "aiokafka.consumer.fetcher": ("NodeNotReadyError", "NotLeaderForPartitionError"),
+    "aiokafka.consumer.group_coordinator": ("NodeNotReadyError", "GroupCoordinatorNotAvailableError"),
     # A fenced producer leaves futures nobody awaits; that it was fenced is reported by its partition.
     "asyncio": ("exception=ProducerFenced",),
     # Every topic exists, but Faust asks to declare its own before it may not.
