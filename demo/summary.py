@@ -83,7 +83,12 @@ def verdict(outcome: Outcome) -> str:
 
 def _grid_table(definition: Definition, standings: Mapping[str, Standing]) -> Table:
     grid, counts = grid_of(definition), cell_counts(definition, standings)
-    table = Table(title="Customers by recency (R) and by frequency and money (FM)", title_justify="left")
+    # Without padding on the left the longest word fits into 80 columns.
+    table = Table(
+        title="Customers by recency (R) and by frequency and money (FM)",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("")
     for fm in SCORES:
         table.add_column(f"FM {fm}", justify="right")
