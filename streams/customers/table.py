@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from streams.customers.columns import (
     columns_of,
     seen_keys,
 )
-from streams.customers.facts import PENDING_MS, Bools, Facts, Int64s, UInt8s, UInt64s
+from streams.customers.facts import PENDING_MS, Bools, Facts, Int64s, TraitValue, UInt8s, UInt64s
 from streams.customers.hashing import KeyedHash
 from streams.customers.ledger import Fact
 from streams.customers.profiles import Profile
@@ -28,6 +30,8 @@ from streams.customers.state import CustomerState
 
 _SINGLE_MAX = 8
 """Facts that need not be new are looked at one by one up to here, by column beyond."""
+
+_NO_TRAITS: Mapping[str, TraitValue] = MappingProxyType({})
 
 
 class Result(IntEnum):
@@ -124,14 +128,21 @@ class CustomerTable(CustomerState):
         changed = set()
         for place in live[columns.wordy[rows[live]]].tolist():
             row, slot = int(rows[place]), int(slots[place])
-            profile = self.profiles.setdefault(slot, Profile())
-            time, event_id = int(columns.time[row]), facts.event_id[row]
-            traits = facts.traits.get(row, {})
-            if traits and not profile.fits(time, event_id, traits):
+            profile = self.profiles.get(slot)
+            before = 0 if profile is None else len(profile)
+            if profile is None:
+                profile = self.profiles[slot] = Profile()
+            traits = facts.traits.get(row, _NO_TRAITS)
+            merged = profile.merge(
+                int(columns.time[row]), facts.event_id[row], traits, facts.account_id.get(row)
+            )
+            if merged is None:
                 results[place] = Result.REFUSED
-            elif profile.merge(time, event_id, traits, facts.account_id.get(row)):
+            elif merged:
                 changed.add(place)
-                self._dirty_bytes_max += len(profile)
+            if self._dirty[slot]:
+                # The row is in the bound already, with the profile as it was.
+                self._dirty_bytes_max += max(0, len(profile) - before)
         return changed
 
     def _put_facts(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from errors import DefinitionMismatch, StateCorrupt
 from streams.customers.facts import PENDING_MS, RefundKind
 from streams.customers.pages import FACTS_PER_PAGE
+from streams.customers.profiles import PROFILE_BYTES_MAX
 from streams.customers.row_format import (
     CUSTOMER_ROW,
     RowKey,
@@ -19,7 +20,7 @@ from streams.customers.row_format import (
     encode_literals,
 )
 from streams.customers.rows import Restorer
-from streams.customers.table import CustomerTable
+from streams.customers.table import CustomerTable, Result
 from tests.streams.customers.building import (
     all_observed,
     apply,
@@ -200,3 +201,15 @@ def test_the_bound_counts_a_profile_that_did_not_change() -> None:
     apply(table, [purchase("a", 2, "o", 5)])
     bound = table.dirty_bytes_max
     assert 8000 < sum(len(key) + len(value or b"") for key, value in table.take_rows()) <= bound
+
+
+def test_the_bound_counts_a_profile_that_grows_after_its_row_became_dirty() -> None:
+    """Traits merged into a dirty customer are in the bound, and so is what a refused event leaves."""
+    table = new_table()
+    apply(table, [purchase("a", 1, "o", 5), purchase("b", 1, "o", 5)])
+    before = table.dirty_bytes_max
+    apply(table, [profile("a", 2, "e", note="x" * 5000)])
+    assert table.dirty_bytes_max >= before + 5000
+    assert apply(table, [profile("b", 2, "e", note="x" * PROFILE_BYTES_MAX)]) == [Result.REFUSED]
+    bound = table.dirty_bytes_max
+    assert sum(len(key) + len(value or b"") for key, value in table.take_rows()) <= bound
