@@ -17,7 +17,10 @@ ROWS_MIN = 64
 
 def spans(starts: Int64s, lengths: Int64s) -> Int64s:
     """Return the indices start, start + 1, ... of every span, one span after the other."""
-    shift: Int64s = (starts - lengths.cumsum() + lengths).repeat(lengths)
+    ends = lengths.cumsum()
+    if len(ends) and ends[-1] == len(ends) and not np.count_nonzero(lengths != 1):
+        return starts
+    shift: Int64s = (starts - ends + lengths).repeat(lengths)
     shift += np.arange(len(shift))
     return shift
 
@@ -85,13 +88,20 @@ class Arena:
         self.lengths = enlarged(self.lengths, capacity)
         self._room = enlarged(self._room, capacity)
 
-    def reserve(self, slots: Int64s, extra: Int64s) -> None:
-        """Make room for `extra` more rows in the block of each of the distinct `slots`."""
-        need = self.lengths[slots] + extra
-        full = need > self._room[slots]
-        if not full.any():
-            return
-        slots, need = slots[full], need[full]
+    def reserve(self, slots: Int64s, extra: Int64s) -> tuple[Int64s, Int64s]:
+        """Make room for `extra` more rows in the block of each of the distinct `slots`.
+
+        Return where each block then begins, and its length without the new rows.
+        """
+        lengths = self.lengths[slots]
+        need = lengths + extra
+        full = (need > self._room[slots]).nonzero()[0]
+        if len(full):
+            self._move(slots[full], lengths[full], need[full])
+        return self.starts[slots], lengths
+
+    def _move(self, slots: Int64s, lengths: Int64s, need: Int64s) -> None:
+        """Move blocks to rooms for `need` rows or more."""
         # The least power of two that holds `need`, and at least 2: most customers come back.
         room = np.left_shift(1, np.maximum(np.frexp((need - 1).astype(np.float64))[1], 1)).astype(np.int64)
         total = int(room.sum())
@@ -100,8 +110,7 @@ class Arena:
             self._rebuild(2 * self._reserved)
         assert self._top + total <= self.allocated, "a rebuild makes enough room"
         firsts = self._top + room.cumsum() - room
-        lengths = self.lengths[slots]
-        if lengths.any():
+        if np.count_nonzero(lengths):
             source, target = spans(self.starts[slots], lengths), spans(firsts, lengths)
             for column in self.columns:
                 column[target] = column[source]

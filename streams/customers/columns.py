@@ -19,6 +19,9 @@ Records = npt.NDArray[Any]
 ORDERS, REFUNDS, OTHERS, LEDGER = 0, 1, 2, 3
 """Where a fact goes: one of three runs, or the ledger, fact by fact."""
 
+SERIES = 3
+"""Runs per customer: ORDERS, REFUNDS and OTHERS."""
+
 KIND_MASK = 0x0F
 REFUND_KIND_SHIFT = 4
 STALE = 0x80
@@ -96,5 +99,9 @@ def _fact_ids(texts: Strings, family: Int64s, hashes: KeyedHash) -> UInt64s:
 
 
 def seen_keys(slots: Int64s, ids: UInt64s) -> UInt64s:
-    """Return uint64[n]: one key per (slot, fact id) for the set of seen facts."""
-    return mix(ids + slots.astype(np.uint64) * _SLOT_MULTIPLIER)
+    """Return uint64[n]: one key per (slot, fact id) for the set of seen facts.
+
+    Ids are hashes with a key already, and an odd multiplier spreads one id's slots over all
+    places, so nothing more is mixed.
+    """
+    return ids + slots.view(np.uint64) * _SLOT_MULTIPLIER

@@ -114,6 +114,11 @@ class Ledger:
         slots, ids = zip(*pairs, strict=True) if pairs else ((), ())
         return np.array(slots, np.int64), np.array(ids, np.uint64)
 
+    def holds_order(self, slot: int, order_id: int) -> bool:
+        """Tell whether an order that has a linked refund has come itself, and is not folded."""
+        entry = self.entries.get(slot)
+        return entry is not None and order_id in entry.orders
+
     def without_effect(self, slot: int) -> int:
         """Return the sum of linked refunds that reduce no order: waiting, or too late for theirs."""
         entry = self.entries.get(slot)

@@ -11,6 +11,8 @@ from streams.customers.facts import Int64s
 FACTS_PER_PAGE = 32
 """Facts in a sealed page: what bounds the bytes a further fact of a customer costs."""
 
+_BYTES = np.dtype((np.void, FACT.itemsize))
+
 
 class Pages(Arena):
     """The open pages in memory, and the rows of sealed or dropped pages not yet taken.
@@ -54,9 +56,9 @@ class Pages(Arena):
 
         Return (group, place in that group of the fact that filled a page) for every page sealed.
         """
-        self.reserve(owners, counts)
-        lengths = self.lengths[owners]
-        self.records[spans(self.starts[owners] + lengths, counts)] = records
+        starts, lengths = self.reserve(owners, counts)
+        # As plain bytes: NumPy writes a record with fields field by field, ten times slower.
+        self.records.view(_BYTES)[spans(starts + lengths, counts)] = records.view(_BYTES)
         filled = lengths + counts
         self.lengths[owners] = filled
         seals = []

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.customers.arena import enlarged
+from streams.customers.columns import ORDERS, OTHERS, REFUNDS, SERIES
 from streams.customers.facts import NEVER_MS, Int64s, TraitValue, UInt8s
 from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
 from streams.customers.profiles import Profile
-from streams.customers.runs import Runs
+from streams.customers.runs import Entries, Runs
 from streams.customers.slots import Slots
 
 NOT_YET_MS = -(1 << 63)
@@ -68,7 +69,10 @@ class CustomerState:
         if len(dimensions) != len(values):
             raise ValueError(f"{len(dimensions)} dimensions, but literals for {len(values)}")
         self.dimensions, self.values = dimensions, values
-        self.orders, self.refunds, self.others = Runs(), Runs(), Runs()
+        self.entries = Entries()
+        self.orders = Runs(self.entries, ORDERS, SERIES)
+        self.refunds = Runs(self.entries, REFUNDS, SERIES)
+        self.others = Runs(self.entries, OTHERS, SERIES)
         self.ledger = Ledger(self.orders, self.refunds, self.others)
         self.pages = Pages()
         self.profiles: dict[int, Profile] = {}
@@ -95,8 +99,8 @@ class CustomerState:
         for name, column in vars(self).items():
             if isinstance(column, np.ndarray):
                 setattr(self, name, enlarged(column, capacity, _FILLS.get(name, 0)))
-        for arena in (self.orders, self.refunds, self.others, self.pages):
-            arena.hold_slots(capacity)
+        self.entries.hold_slots(SERIES * capacity)
+        self.pages.hold_slots(capacity)
 
     @property
     def count(self) -> int:
@@ -107,13 +111,12 @@ class CustomerState:
     def facts_kept(self) -> int:
         """Facts in the runs and the ledger."""
         in_ledger = sum(len(entry.refunds) for entry in self.ledger.entries.values())
-        return self.orders.rows + self.refunds.rows + self.others.rows + in_ledger
+        return self.entries.rows + in_ledger
 
     def state_bytes(self) -> dict[str, int]:
         """Return bytes by part, without what Python objects take."""
         columns = sum(c.nbytes for c in vars(self).values() if isinstance(c, np.ndarray))
-        runs = self.orders.nbytes + self.refunds.nbytes + self.others.nbytes
-        ids, pages = self.slots.nbytes, self.pages.nbytes
+        ids, runs, pages = self.slots.nbytes, self.entries.nbytes, self.pages.nbytes
         return {"columns": columns, "ids": ids, "runs": runs, "pages": pages}
 
     def customers_due(self, at_ms: int) -> Int64s:

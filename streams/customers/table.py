@@ -15,6 +15,7 @@ from streams.customers.columns import (
     ORDERS,
     OTHERS,
     REFUNDS,
+    SERIES,
     FactColumns,
     Records,
     columns_of,
@@ -73,33 +74,39 @@ class CustomerTable(CustomerState):
         latter never falling within a customer. Customers with an APPLIED fact become dirty and
         pending.
         """
-        assert len(rows) == len(slots) == len(fold_line_ms), "one slot and one fold line per row"
-        assert not len(slots) or 0 <= slots.min() <= slots.max() < self.count, "every slot is known"
-        results = np.full(len(rows), Result.APPLIED, np.uint8)
+        count = len(rows)
+        assert count == len(slots) == len(fold_line_ms), "one slot and one fold line per row"
+        # A slot below 0 wraps around to a very large one.
+        assert not count or slots.view(np.uint64).max() < self.count, "every slot is known"
         columns = self._cached_columns(facts)
+        results = np.empty(count, np.uint8)
+        results.fill(Result.APPLIED)
+        # Here and below counting is how to ask for any: NumPy's any() costs five times as much.
         old = columns.time[rows] < fold_line_ms
-        live = np.arange(len(rows))
-        if old.any():
+        if np.count_nonzero(old):
             results[old] = Result.TOO_OLD
-            live = live[~old]
         reworded: set[int] = set()
         if columns.any_wordy:
-            reworded = self._merge_profiles(facts, columns, rows, slots, live, results)
-            live = live[results[live] == Result.APPLIED]
-        if not len(live):
+            reworded = self._merge_profiles(facts, columns, rows, slots, results)
+        if np.count_nonzero(results == Result.APPLIED) == count:
+            live = None
+        else:
+            live = (results == Result.APPLIED).nonzero()[0]
+            rows, slots, fold_line_ms = rows[live], slots[live], fold_line_ms[live]
+        if not len(rows):
             return results
-        everything = len(live) == len(rows)
-        chosen = rows if everything else rows[live]
-        owners = slots if everything else slots[live]
-        records = columns.records.take(chosen)
-        recorded = self._put_facts(columns, chosen, owners, records, fold_line_ms[live])
-        if not recorded.all():
-            known = live[~recorded]
-            results[[row for row in known.tolist() if row not in reworded]] = Result.DUPLICATE
-            owners, records, live = owners[recorded], records[recorded], live[recorded]
+        records = columns.records[rows]
+        recorded = self._put_facts(columns, rows, slots, records, fold_line_ms)
+        if np.count_nonzero(recorded) < len(rows):
+            places = np.arange(count) if live is None else live
+            known = places[~recorded].tolist()
+            results[[place for place in known if place not in reworded]] = Result.DUPLICATE
             if reworded:
-                self._touch(np.unique(slots[list(reworded)]))
-        self._record(owners, records, fold_line_ms[live])
+                worded = np.zeros(count, np.bool_)
+                worded[list(reworded)] = True
+                self._touch(np.unique(slots[worded[places]]))
+            slots, records, fold_line_ms = slots[recorded], records[recorded], fold_line_ms[recorded]
+        self._record(slots, records, fold_line_ms)
         return results
 
     def may_know(self, facts: Facts, rows: Int64s, slots: Int64s) -> Bools:
@@ -122,12 +129,16 @@ class CustomerTable(CustomerState):
         return self._columns_of[1]
 
     def _merge_profiles(
-        self, facts: Facts, columns: FactColumns, rows: Int64s, slots: Int64s, live: Int64s, results: UInt8s
+        self, facts: Facts, columns: FactColumns, rows: Int64s, slots: Int64s, results: UInt8s
     ) -> set[int]:
         """Merge traits and accounts in order; return the places (in `rows`) that changed something."""
-        changed = set()
-        for place in live[columns.wordy[rows[live]]].tolist():
-            row, slot = int(rows[place]), int(slots[place])
+        changed: set[int] = set()
+        wordy = columns.wordy[rows]
+        wordy &= results == Result.APPLIED
+        places = wordy.nonzero()[0]
+        for place, row, slot in zip(
+            places.tolist(), rows[places].tolist(), slots[places].tolist(), strict=True
+        ):
             profile = self.profiles.get(slot)
             before = 0 if profile is None else len(profile)
             if profile is None:
@@ -151,34 +162,52 @@ class CustomerTable(CustomerState):
         """Put facts into runs and ledger; return bool[n], True where one must go on record."""
         ids, route = columns.id[rows], columns.route[rows]
         fresh = self._seen.add(seen_keys(slots, ids))
-        plain: Bools = fresh & (route != LEDGER)
+        recorded: Bools = route != LEDGER
+        recorded &= fresh
         time, value = columns.time[rows], columns.value[rows]
         if columns.any_signed_up:
-            signing = columns.signed_up[rows]
-            np.minimum.at(self.signed_up_ms, slots[signing], time[signing])
-        for series, runs in ((ORDERS, self.orders), (REFUNDS, self.refunds), (OTHERS, self.others)):
-            mine = (plain & (route == series)).nonzero()[0]
-            if len(mine) == len(rows):
-                runs.insert(slots, time, value, ids)
-                return plain
-            if len(mine):
-                runs.insert(slots[mine], time[mine], value[mine], ids[mine])
-        recorded = plain
-        single = (~plain).nonzero()[0]
-        if len(single) > _SINGLE_MAX:
-            single = single[~self._known(records[single], slots[single], route[single])]
-        for row in single.tolist():
-            slot = int(slots[row])
-            fact = Fact(*records[row].item())
-            kept, conflict = self.ledger.apply(slot, fact, int(fold_line_ms[row]), fresh=bool(fresh[row]))
-            self.conflicts += conflict
-            if kept is not None:
-                recorded[row] = True
-                records["code"][row] = kept.code
-                if kept.link:
-                    # The order must not look new when it comes: this refund is waiting for it.
-                    self._seen.add(seen_keys(slots[row : row + 1], records["link"][row : row + 1]))
+            signing = columns.signed_up[rows].nonzero()[0]
+            if len(signing):
+                np.minimum.at(self.signed_up_ms, slots[signing], time[signing])
+        blocks = slots * SERIES + route
+        if np.count_nonzero(recorded) == len(rows):
+            self.entries.insert(blocks, time, value, ids)
+            return recorded
+        plain, single = recorded.nonzero()[0], (~recorded).nonzero()[0]
+        self.entries.insert(blocks[plain], time[plain], value[plain], ids[plain])
+        again = single[~fresh[single]]
+        if len(again) > _SINGLE_MAX:
+            known = again[self._known(records[again], slots[again], route[again])]
+            single = np.setdiff1d(single, known, assume_unique=True)
+        self._put_singles(single, slots, records, fold_line_ms, fresh, recorded)
         return recorded
+
+    def _put_singles(
+        self,
+        single: Int64s,
+        slots: Int64s,
+        records: Records,
+        fold_line_ms: Int64s,
+        fresh: Bools,
+        recorded: Bools,
+    ) -> None:
+        """Apply the rows `single` fact by fact, setting `recorded` and their codes in `records`."""
+        awaited: list[tuple[int, int]] = []
+        columns = (single, slots[single], records[single], fold_line_ms[single], fresh[single])
+        for row, slot, record, line, new in zip(*(column.tolist() for column in columns), strict=True):
+            kept, conflict = self.ledger.apply(slot, Fact(*record), line, fresh=new)
+            self.conflicts += conflict
+            if kept is None:
+                continue
+            recorded[row] = True
+            if kept.code != record[-1]:
+                records["code"][row] = kept.code
+            if kept.link and not self.ledger.holds_order(slot, kept.link):
+                awaited.append((slot, kept.link))
+        if awaited:
+            # Such an order must not look new when it comes: this refund is waiting for it.
+            waiting, links = zip(*awaited, strict=True)
+            self._seen.add(seen_keys(np.array(waiting, np.int64), np.array(links, np.uint64)))
 
     def _known(self, records: Records, slots: Int64s, route: UInt8s) -> Bools:
         """Return bool[n], True for a fact the runs hold with just this content: a plain duplicate.
@@ -206,16 +235,18 @@ class CustomerTable(CustomerState):
         count = len(slots)
         if not count:
             return
-        order = slots.argsort(kind="stable")
-        ordered = slots[order]
-        firsts = group_starts(ordered)
-        owners = ordered[firsts]
+        # Rounds come in order of slots, and asking is cheaper than sorting.
+        if np.count_nonzero(slots[1:] < slots[:-1]):
+            order = slots.argsort(kind="stable")
+            slots, records, fold_line_ms = slots[order], records[order], fold_line_ms[order]
+        firsts = group_starts(slots)
+        owners = slots[firsts]
         self._touch(owners)
         self.facts_applied += count
         self._dirty_bytes_max += count * records.itemsize
-        seals = self.pages.append(owners, group_sizes(firsts, count), records.take(order))
+        seals = self.pages.append(owners, group_sizes(firsts, count), records)
         for group, place in seals:
-            self._fold(int(owners[group]), int(fold_line_ms[order[firsts[group] + place]]))
+            self._fold(int(owners[group]), int(fold_line_ms[firsts[group] + place]))
 
     def _fold(self, slot: int, fold_line_ms: int) -> None:
         """Move facts past the fold line into the folded columns if that frees a page.
@@ -268,7 +299,9 @@ class CustomerTable(CustomerState):
 
     def mark_dirty(self, slots: Int64s) -> None:
         """Have the rows of these customers written with the next take."""
-        self._mark(np.unique(slots))
+        clean = slots[~self._dirty[slots]]
+        if len(clean):
+            self._mark(np.unique(clean))
 
     def take_rows(self) -> list[tuple[bytes, bytes | None]]:
         """Return (key, value) of every dirty customer, sealed page and dropped page, and clear dirty.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.customers.arena import ROWS_MIN
-from streams.customers.runs import Runs
+from streams.customers.runs import Entries, Runs
 
 SLOTS = 4
 ENTRIES = st.lists(st.tuples(st.integers(0, SLOTS - 1), st.integers(0, 20), st.integers(-5, 50)), max_size=60)
@@ -128,3 +128,27 @@ def test_a_whale_leaves_the_arena_within_its_bound() -> None:
         insert(runs, [(100, batch * 100 + i, 1) for i in range(100)], 1000 + batch * 100)
         assert runs.allocated <= 4 * runs.rows + ROWS_MIN
     assert runs.total(np.arange(101)).tolist() == [1] * 100 + [20001]
+
+
+@given(ENTRIES, ENTRIES)
+def test_series_in_one_arena_do_not_meet(
+    orders: list[tuple[int, int, int]], refunds: list[tuple[int, int, int]]
+) -> None:
+    """Runs that share an arena hold what runs of their own would, also when filled in one call."""
+    shared = Entries()
+    series = [Runs(shared, number, 2) for number in range(2)]
+    series[0].hold_slots(SLOTS)
+    alone = [runs_for(SLOTS), runs_for(SLOTS)]
+    for runs, entries in zip(alone, (orders, refunds), strict=True):
+        insert(runs, entries, 1)
+        insert(runs, entries[::2], 1000)
+    both = [(slot * 2 + number, *rest) for number in range(2) for slot, *rest in (orders, refunds)[number]]
+    columns = np.array(both, np.int64).reshape(-1, 3).T
+    ids = np.array([i + 1 for entries in (orders, refunds) for i in range(len(entries))], np.uint64)
+    shared.insert(columns[0], columns[1], columns[2], ids)
+    for runs, entries in zip(series, (orders, refunds), strict=True):
+        insert(runs, entries[::2], 1000)
+    for runs, own in zip(series, alone, strict=True):
+        assert [listed(runs, slot) for slot in range(SLOTS)] == [listed(own, slot) for slot in range(SLOTS)]
+        assert runs.total(np.arange(SLOTS)).tolist() == own.total(np.arange(SLOTS)).tolist()
+        assert runs.rows == own.rows
