@@ -43,6 +43,7 @@ class Owner:
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.progress = Progress()
+        self._turn = asyncio.Lock()
         self._engine_for, self._log_for = engine_for, log_for
         self._seek, self._rejoin, self._give_up = seek, rejoin, give_up
         # A restore started by a rebalance and one started by a failure must not meet.
@@ -125,6 +126,7 @@ class Owner:
             self._engine_for(number),
             self._log_for(number),
             progress=self.progress,
+            turn=self._turn,
             on_room=self._room.set,
             on_failure=self._failed,
         )

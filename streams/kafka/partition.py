@@ -40,6 +40,7 @@ class Partition:
         log_: PartitionLog,
         *,
         progress: Progress,
+        turn: asyncio.Lock,
         on_room: Callable[[], None],
         on_failure: Callable[[Partition, Exception], None],
     ) -> None:
@@ -53,6 +54,9 @@ class Partition:
         self.generation = 0
         self.running = False
         self._progress, self._on_room, self._on_failure = progress, on_room, on_failure
+        # Shared by all partitions: between two pieces of CPU work the event loop gets a turn, so
+        # that a transaction's dozen answers wait for one piece each, not for one of every partition.
+        self._turn = turn
         self._clean = False
         self._closing = False
         self._chunks: deque[Chunk] = deque()
@@ -175,15 +179,17 @@ class Partition:
                 self._culprits.clear()
 
     async def _apply_piece(self, chunk: Chunk) -> None:
-        work = self.engine.begin(chunk)
-        while not work.done:
-            started_s = time.perf_counter()
-            has_room = self.engine.advance(work)
-            self.position = self.engine.applied_offset
-            self._progress.piece(time.perf_counter() - started_s)
-            self._committable.set()
-            # The committer, other partitions and the transactions' answers get their turn.
+        async with self._turn:
+            work = self.engine.begin(chunk)
             await asyncio.sleep(0)
+        while not work.done:
+            async with self._turn:
+                started_s = time.perf_counter()
+                has_room = self.engine.advance(work)
+                self.position = self.engine.applied_offset
+                self._progress.piece(time.perf_counter() - started_s)
+                self._committable.set()
+                await asyncio.sleep(0)
             if self._closing:
                 return
             if not has_room:

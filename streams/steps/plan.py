@@ -28,6 +28,10 @@ def next_piece(
 ) -> Piece | None:
     """Choose the largest piece whose customers are at most `room`; None when it must wait.
 
+    Behind pending work only what finishes the chunk is added: a transaction takes many turns of
+    the event loop, and filling what room is left meanwhile would cut the work into crumbs,
+    each with the fixed cost of a piece.
+
     The bound is exact from above: up to tick j, only customers with a fact before it, or
     with a deadline at or before it, are written; deadlines that arise on the way belong to
     those same customers. `row`, `tick`: how far the chunk is done; `rows`: facts in all;
@@ -45,13 +49,11 @@ def next_piece(
         spent = int(customers[-1]) if len(left) else 0
         done_row = int(ticks.row[-1]) if len(left) else row
         row_end = min(rows, done_row + room - spent)
-        if row_end == row and not len(left) and rows > row:
-            return None
-        return Piece(row_end, tick + fitting)
-    if fitting:
-        return Piece(int(ticks.row[tick + fitting - 1]), tick + fitting)
+        return Piece(row_end, tick + fitting) if fresh or row_end == rows else None
     if not fresh:
         return None
+    if fitting:
+        return Piece(int(ticks.row[tick + fitting - 1]), tick + fitting)
     before = int(ticks.row[tick])
     if before > row:
         return Piece(min(before, row + room), tick)

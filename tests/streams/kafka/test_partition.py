@@ -41,6 +41,7 @@ class Bench:
             self.engine,
             self.log,
             progress=Progress(),
+            turn=asyncio.Lock(),
             on_room=lambda: None,
             on_failure=lambda partition, error: self.failures.append(error),
         )
