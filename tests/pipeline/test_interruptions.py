@@ -45,23 +45,23 @@ async def test_partitions_that_move_between_workers_leave_no_trace(
 ) -> None:
     """A second worker joins, the first is frozen and shut out, wakes up, and ends up alone again."""
     pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay()
-    half, most = len(log) // 2, len(log) * 3 // 4
-    await pipeline.produce(log[:half])
+    eighth = len(log) // 8
+    await pipeline.produce(log[:eighth])
     with pipeline.worker(**SMALL) as first:
-        await pipeline.wait_for(half // 4, first)
+        await pipeline.wait_until_done(first)
         with pipeline.worker(**SMALL) as second:
             await second.said("starts at")
-            frozen_at = await pipeline.wait_for(half // 2, first, second)
+            await pipeline.produce(log[eighth : 6 * eighth])
+            frozen_at = await pipeline.wait_for(2 * eighth, first, second)
             first.send(signal.SIGSTOP)
-            assert frozen_at < half, "the first was frozen too late to be interrupted"
-            # Its own partition again and the other one.
+            assert frozen_at < 6 * eighth, "the first was frozen too late to be interrupted"
+            # Its own partition, then that one again and the other.
             await second.said("starts at", times=3)
-            await pipeline.wait_for(half, second)
-            await pipeline.produce(log[half:most])
             first.send(signal.SIGCONT)
-            await pipeline.wait_for(most, first, second)
+            await pipeline.produce(log[6 * eighth : 7 * eighth])
+            await pipeline.wait_until_done(first, second)
             assert second.end() == 0
-        await pipeline.produce(log[most:])
+        await pipeline.produce(log[7 * eighth :])
         await pipeline.wait_until_done(first)
         assert first.end() == 0
     assert await assert_as_undisturbed(pipeline) > 1_000
