@@ -25,6 +25,8 @@ from streams.steps.effective import effective_at
 from streams.steps.moves import LATE, Cause, Moves, concatenate
 from streams.steps.phases import phases_of
 
+RESULTS = max(Result) + 1
+
 LATE_AFTER_MS = 3_600_000
 """An event that happened longer than this before the clock that received it is a late event."""
 
@@ -88,6 +90,7 @@ class Rounds:
         # The clock a customer had before tick i is the time of tick i - 1.
         self._clock_before_ms = np.append(clock_ms, tick_ms)
         self.results: Counter[int] = Counter()
+        """How many facts by RESULTS * kind + Result."""
         self.nanoseconds: Counter[str] = Counter()
         self.refused: list[int] = []
         """Rows whose traits go beyond what a customer may hold: the engine makes them dead letters."""
@@ -179,7 +182,8 @@ class Rounds:
         at, place = _spread(starts[group], starts[group + 1], np.arange(len(group)))
         row = self._phases.row[at]
         result = self._table.apply(self._facts, row, self._phases.row_slot[at], self._phases.row_fold_ms[at])
-        self.results.update(dict(enumerate(np.bincount(result).tolist())))
+        outcomes = np.bincount(self._facts.kind[row].astype(np.int64) * RESULTS + result)
+        self.results.update(dict(enumerate(outcomes.tolist())))
         if (result == Result.REFUSED).any():
             self.refused += row[result == Result.REFUSED].tolist()
         applied = result == Result.APPLIED
