@@ -61,6 +61,12 @@ class ShoalApp(faust.App):
             log.error("the worker gives up: %s: %s", type(error).__name__, error)
         self.loop.call_soon_threadsafe(self._crash, error)
 
+    def on_init_dependencies(self) -> Any:
+        """Leave Faust's own monitor out: it keeps books per event and topic that nobody reads."""
+        services = super().on_init_dependencies()
+        self.sensors.remove(self.monitor)
+        return services
+
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
 
@@ -75,13 +81,18 @@ def create_app(
     engine_factory: Callable[[int], StepEngine],
     *,
     log_factory: Callable[[LogNames], PartitionLog] = KafkaPartitionLog,
+    web_url: str | None = None,
 ) -> ShoalApp:
     """Build the application; call it inside a running event loop. Nothing starts yet.
 
-    `engine_factory` makes the engine of one partition, from its number.
+    `engine_factory` makes the engine of one partition, from its number. `web_url` is what the other
+    workers of the group are told, with every assignment, of where this one answers.
     """
     group = group_id(settings.prefix)
-    app = ShoalApp(group, **_options(settings))
+    options = _options(settings)
+    if web_url is not None:
+        options["canonical_url"] = web_url
+    app = ShoalApp(group, **options)
     app.bootstrap = settings.kafka
     app.events_topic = f"{settings.prefix}.events"
 
@@ -103,6 +114,18 @@ def create_app(
     # a partition of `customers` always goes where the same partition of `events` goes.
     app.Table("customers", changelog_topic=app.topic(f"{settings.prefix}.customers"))
     return app
+
+
+def owner_url(app: ShoalApp, partition: int) -> str | None:
+    """Return where the owner of a partition answers, as of the latest assignment this worker was told of.
+
+    None when there was none yet, or when two workers give the same address.
+    """
+    changelog = f"{app.events_topic.removesuffix('events')}customers"
+    for url, topics in app.assignor.tables_metadata().items():
+        if partition in topics.get(changelog, ()):
+            return str(url).rstrip("/")
+    return None
 
 
 def events(app: ShoalApp) -> Any:

@@ -1,35 +1,58 @@
-"""What an operator is shown of one customer: values, scores, figures and what comes next, as text."""
+"""What an operator is shown of one customer: values, scores, figures and what comes next."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
 from clock import SystemClock
-from streams.customers.facts import NEVER_MS, Strings
+from streams.customers.facts import NEVER_MS, Strings, TraitValue
 from streams.customers.hashing import partitions_of
-from streams.customers.table import CustomerTable
 from streams.kafka.reading import restore_partition
 from streams.segments.currencies import EXPONENTS
 from streams.segments.definition import DAY_MS, Definition
-from streams.segments.evaluate import Evaluator, Outcome
+from streams.segments.evaluate import Evaluator
 from streams.steps.engine import PartitionEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One customer as of the clock of its partition; times in UTC ms, NEVER_MS for never."""
+
+    customer_id: str
+    account_id: str | None
+    as_of_ms: int
+    partition: int
+    values: Mapping[str, tuple[str, int] | None]
+    """Dimension to (value, since), None before the first evaluation."""
+    scores: tuple[int, int, int] | None
+    last_order_ms: int
+    orders: int
+    net: Decimal
+    currency: str
+    days: int
+    """The window of `orders` and `net`."""
+    next_ms: int
+    """The first instant at which time alone could change any of this."""
+    traits: Mapping[str, TraitValue]
 
 
 async def customer_card(
     bootstrap: str, prefix: str, partitions: int, definition: Definition, customer_id: str
 ) -> str | None:
-    """Return the card of a customer, None when nothing is known of it.
+    """Return the card of a customer as text, None when nothing is known of it.
 
     It is as of the clock of its partition, from the committed rows of `customers`; reading
     them takes no part in the worker's group. Raises KafkaUnavailable, StateCorrupt,
     TopicMismatch or DefinitionMismatch as a worker would.
     """
-    key = Strings.from_list([customer_id.encode()])
-    partition = int(partitions_of(key, partitions)[0])
+    partition = partition_of(customer_id, partitions)
     evaluator = Evaluator(definition)
     engine = PartitionEngine(
         app=prefix,
@@ -43,45 +66,103 @@ async def customer_card(
         async for row_key, value in rows:
             engine.restore_row(row_key, value)
     engine.finish_restore(partitions=partitions)
-    slot = engine.table.slots.find(key)
-    if slot[0] < 0:
-        return None
-    outcome = evaluator.evaluate(engine.table, slot, np.array([engine.clock_ms]))
-    return _card(customer_id, engine, evaluator, int(slot[0]), outcome)
+    card = card_of(engine, evaluator, customer_id)
+    return None if card is None else as_text(card)
 
 
-def _card(
-    customer_id: str, engine: PartitionEngine, evaluator: Evaluator, slot: int, outcome: Outcome
-) -> str:
+def partition_of(customer_id: str, partitions: int) -> int:
+    """Return the partition a customer belongs to."""
+    return int(partitions_of(Strings.from_list([customer_id.encode()]), partitions)[0])
+
+
+def card_of(engine: PartitionEngine, evaluator: Evaluator, customer_id: str) -> Card | None:
+    """Return the card of a customer of this partition, None when nothing is known of it."""
     table, definition = engine.table, engine.definition
-    lines = [
-        f"customer    {customer_id}",
-        f"as of       {_when(engine.clock_ms)} (partition {engine.partition})",
-    ]
+    slots = table.slots.find(Strings.from_list([customer_id.encode()]))
+    slot = int(slots[0])
+    if slot < 0:
+        return None
+    outcome = evaluator.evaluate(table, slots, np.array([engine.clock_ms]))
+    values: dict[str, tuple[str, int] | None] = {}
     for d, dimension in enumerate(evaluator.dimensions):
         code = int(table.value[slot, d])
-        held = "not evaluated yet"
-        if code >= 0:
-            held = f"{evaluator.values[d][code]} since {_when(int(table.since_ms[slot, d]))}"
-        lines.append(f"{dimension:<11} {held}")
-    if outcome.scores[0, 0]:
-        r, f, m = outcome.scores[0].tolist()
-        lines.append(f"scores      R{r} F{f} M{m}")
-    digits = EXPONENTS[definition.reporting_currency]
-    net = Decimal(int(outcome.net_minor[0])).scaleb(-digits)
-    days = definition.window_ms // DAY_MS
-    due = _when(int(outcome.due_ms[0]))
-    lines += [
-        f"last order  {_when(int(outcome.last_purchase_ms[0]))}",
-        f"orders      {int(outcome.orders[0])} in {days} days",
-        f"net         {net:,.{digits}f} {definition.reporting_currency} in {days} days",
-        f"next        {due}: the first instant at which time alone could change this",
+        held = None if code < 0 else (evaluator.values[d][code], int(table.since_ms[slot, d]))
+        values[dimension] = held
+    r, f, m = outcome.scores[0].tolist()
+    return Card(
+        customer_id=customer_id,
+        account_id=table.account_id(slot),
+        as_of_ms=engine.clock_ms,
+        partition=engine.partition,
+        values=values,
+        scores=(r, f, m) if r else None,
+        last_order_ms=int(outcome.last_purchase_ms[0]),
+        orders=int(outcome.orders[0]),
+        net=Decimal(int(outcome.net_minor[0])).scaleb(-EXPONENTS[definition.reporting_currency]),
+        currency=definition.reporting_currency,
+        days=definition.window_ms // DAY_MS,
+        next_ms=int(outcome.due_ms[0]),
+        traits=table.traits(slot),
+    )
+
+
+def as_text(card: Card) -> str:
+    """Return the card as lines for a terminal."""
+    lines = [
+        f"customer    {card.customer_id}",
+        f"as of       {_when(card.as_of_ms)} (partition {card.partition})",
     ]
-    return "\n".join(lines + _traits(table, slot))
+    for dimension, held in card.values.items():
+        said = "not evaluated yet" if held is None else f"{held[0]} since {_when(held[1])}"
+        lines.append(f"{dimension:<11} {said}")
+    if card.scores is not None:
+        r, f, m = card.scores
+        lines.append(f"scores      R{r} F{f} M{m}")
+    digits = EXPONENTS[card.currency]
+    lines += [
+        f"last order  {_when(card.last_order_ms)}",
+        f"orders      {card.orders} in {card.days} days",
+        f"net         {card.net:,.{digits}f} {card.currency} in {card.days} days",
+        f"next        {_when(card.next_ms)}: the first instant at which time alone could change this",
+    ]
+    return "\n".join(
+        lines + [f"trait       {name} = {value!r}" for name, value in sorted(card.traits.items())]
+    )
 
 
-def _traits(table: CustomerTable, slot: int) -> list[str]:
-    return [f"trait       {name} = {value!r}" for name, value in sorted(table.traits(slot).items())]
+def as_json(card: Card) -> dict[str, Any]:
+    """Return the card for a program: times in ISO 8601 or null, money as text in major units."""
+    return {
+        "customer_id": card.customer_id,
+        "account_id": card.account_id,
+        "as_of": _instant(card.as_of_ms),
+        "partition": card.partition,
+        "values": {
+            dimension: None if held is None else {"value": held[0], "since": _instant(held[1])}
+            for dimension, held in card.values.items()
+        },
+        "scores": None if card.scores is None else dict(zip("rfm", card.scores, strict=True)),
+        "last_order_at": _instant(card.last_order_ms),
+        "orders": card.orders,
+        "net": f"{card.net:.{EXPONENTS[card.currency]}f}",
+        "currency": card.currency,
+        "window_days": card.days,
+        "next_at": _instant(card.next_ms),
+        "traits": {name: _plain(value) for name, value in sorted(card.traits.items())},
+    }
+
+
+def _plain(value: TraitValue) -> Any:
+    """A trait as JSON has it; an instant is a tuple of one number, a set one of texts."""
+    if isinstance(value, tuple):
+        return _instant(value[0]) if value and isinstance(value[0], int) else list(value)
+    return value
+
+
+def _instant(at_ms: int) -> str | None:
+    if at_ms == NEVER_MS:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _when(at_ms: int) -> str:

@@ -42,6 +42,10 @@ class Owner:
         give_up: Callable[[BaseException], None],
     ) -> None:
         self.partitions: dict[int, Partition] = {}
+        self.assigned = False
+        """Whether the group gave this worker its partitions, perhaps none, and is not taking them back."""
+        self.ends: dict[int, int] = {}
+        """Where each partition of `events` ended when last looked at; for metrics only."""
         self.progress = Progress()
         self._turn = asyncio.Lock()
         self._engine_for, self._log_for = engine_for, log_for
@@ -60,6 +64,7 @@ class Owner:
 
         False if a `settle` cut it short.
         """
+        self.progress.rebalanced()
         opening = asyncio.create_task(self._open(set(numbers)))
         self._background.add(opening)
         opening.add_done_callback(self._background.discard)
@@ -70,6 +75,7 @@ class Owner:
         if opening.cancelled():
             return False
         opening.result()
+        self.assigned = True
         return True
 
     async def _open(self, wanted: set[int]) -> None:
@@ -86,6 +92,7 @@ class Owner:
                 await self._bring_up(partition)
             except Exception as error:  # noqa: BLE001  one partition's trouble must not stop the others
                 partition.failures += 1
+                partition.state = "failed"
                 self._failed(partition, error)
 
     async def _bring_up(self, partition: Partition) -> None:
@@ -96,6 +103,7 @@ class Owner:
         generation = next(self._generations)
         if await self._seek(partition.number, partition.position, generation):
             partition.start(generation)
+            self.progress.restored(rows, time.perf_counter() - started_s)
             log.info(
                 "partition %d starts at %d: fenced in %.0f ms, %d rows restored in %.0f ms",
                 partition.number,
@@ -107,6 +115,7 @@ class Owner:
 
     async def settle(self) -> bool:
         """Before a rebalance or the end: commit what is applied and stop. False if some was given up."""
+        self.assigned = False
         background = set(self._background)
         for task in background:
             task.cancel()
