@@ -1,0 +1,229 @@
+"""The sink's process on a real Kafka and a real Redis: killed, starved, robbed of its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from benchmarks.synthetic import stream
+from deploy.local.redis import LocalRedis
+from tests.pipeline.running import DONE_S_MAX, POLL_S, ROOT, Pipeline, Produced
+from tests.sinks.making import Values, held_in, listed_in
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+DAY_MS = 86_400_000
+KILLS = 3
+SMALL = {"sink_batch_changes_max": 20, "sink_timeout_ms": 500, "session_timeout_ms": 2_000}
+
+
+@pytest.fixture
+def server() -> Iterator[LocalRedis]:
+    with LocalRedis() as running:
+        yield running
+
+
+class Sink:
+    """`shoal sink redis` as a process of its own; killed when the block ends."""
+
+    def __init__(self, pipeline: Pipeline, server: LocalRedis, *arguments: str) -> None:
+        self._log = pipeline.folder / f"sink-{time.monotonic_ns()}.log"
+        self._arguments = arguments
+        self._environment = pipeline.environment(redis_url=server.url, **SMALL)
+
+    def __enter__(self) -> Sink:
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cli", "sink", "redis", *self._arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(signal.SIGKILL)
+
+    @property
+    def log(self) -> str:
+        """What it said so far."""
+        return self._log.read_text(errors="replace")
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait, return the exit status."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end, return the exit status."""
+        return self._process.wait(DONE_S_MAX)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Return when `done` says so; fail if the sink has ended, or after DONE_S_MAX."""
+        deadline_s = time.monotonic() + DONE_S_MAX
+        while not done():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline_s, self.log
+            await asyncio.sleep(POLL_S)
+
+
+class Held:
+    """What Redis holds, from outside."""
+
+    def __init__(self, pipeline: Pipeline, server: LocalRedis) -> None:
+        self._pipeline, self._client = pipeline, redis.Redis.from_url(server.url, decode_responses=True)
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def seq(self) -> int:
+        """The seqs of all watermarks added up."""
+        keys = (f"shoal:{{{self._pipeline.prefix}:{p}}}:watermark" for p in range(self._pipeline.partitions))
+        return sum(int(self._client.hget(key, "seq") or 0) for key in keys)
+
+    def tamper(self) -> None:
+        """Make somebody up, and lie about everybody else in one set."""
+        base = f"shoal:{{{self._pipeline.prefix}:0}}:"
+        self._client.sadd(f"{base}m:rfm:champions", "nobody", *self._client.smembers(f"{base}m:rfm:lost"))
+        self._client.hset(f"{base}c:nobody", mapping={"rfm": "champions", "epoch": 1, "seq": 1})
+
+    def values(self, partition: int) -> tuple[Values, Values]:
+        """By customer, and by value."""
+        prefix = self._pipeline.prefix
+        return held_in(self._client, prefix, partition), listed_in(self._client, prefix, partition)
+
+
+async def members(pipeline: Pipeline, partition: int) -> Values:
+    """What the memberships say."""
+    held = await pipeline.memberships(partition)
+    return {name: {v["dimension"]: v["value"] for v in each["values"]} for name, each in held.items()}
+
+
+async def assert_same(pipeline: Pipeline, held: Held) -> int:
+    """Assert that Redis is what the memberships say, hashes and sets; return how many customers that are."""
+    count = 0
+    for partition in range(pipeline.partitions):
+        wanted = await members(pipeline, partition)
+        by_customer, by_value = held.values(partition)
+        assert by_customer == wanted
+        assert by_value == wanted
+        count += len(wanted)
+    return count
+
+
+async def last_seq(pipeline: Pipeline) -> int:
+    """How many changes there are."""
+    return sum([len(await pipeline.rows("segment-changes", p)) for p in range(pipeline.partitions)])
+
+
+def replay(days: int = 500) -> list[Produced]:
+    """Two partitions, a Tick a day, thousands of changes."""
+    return list(stream(events=2_000, customers=150, partitions=2, days=days, tick_ms=DAY_MS))
+
+
+def part(log: list[Produced], turn: int) -> list[Produced]:
+    """One of KILLS + 2 successive parts."""
+    size = -(-len(log) // (KILLS + 2))
+    return log[turn * size : (turn + 1) * size]
+
+
+async def test_a_sink_killed_again_and_again_ends_at_the_memberships(
+    kafka: str, prefix: str, tmp_path: Path, server: LocalRedis
+) -> None:
+    """Three kill -9 while the worker works; Redis killed and empty; tampered with and rebuilt."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay()
+    with pipeline.worker(chunk_records_max=50) as worker, Held(pipeline, server) as held:
+        for turn in range(KILLS):
+            before = held.seq()
+            await pipeline.produce(part(log, turn))
+            with Sink(pipeline, server) as sink:
+                await sink.until(lambda before=before: held.seq() > before + 50)
+                sink.end(signal.SIGKILL)
+        before = held.seq()
+        await pipeline.produce(part(log, KILLS))
+        with Sink(pipeline, server) as sink:
+            await sink.until(lambda before=before: held.seq() > before + 50)
+            server.kill()
+            server.start()
+            await pipeline.produce(part(log, KILLS + 1))
+            await pipeline.wait_until_done(worker)
+            total = await last_seq(pipeline)
+            await sink.until(lambda: held.seq() == total)
+            assert await assert_same(pipeline, held) > 100
+            assert sink.end() == 0
+            assert "WARNING" in sink.log and "Traceback" not in sink.log and "rebuilt" in sink.log
+        held.tamper()
+        with Sink(pipeline, server, "--rebuild", "--once") as sink:
+            assert sink.wait() == 0
+        assert await assert_same(pipeline, held) > 100
+        assert worker.end() == 0
+
+
+async def test_a_rebuild_under_way_loses_no_change_that_comes_meanwhile(
+    kafka: str, prefix: str, tmp_path: Path, server: LocalRedis
+) -> None:
+    """The worker goes on while one rebuild after another begins; the last ends at the memberships."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay()
+    third = len(log) // 3
+    with pipeline.worker(chunk_records_max=20) as worker, Held(pipeline, server) as held:
+        await pipeline.produce(log[:third])
+        await pipeline.wait_until_done(worker)
+        for part in (log[third : 2 * third], log[2 * third :]):
+            await pipeline.produce(part)
+            with Sink(pipeline, server, "--rebuild") as sink:
+                await sink.until(lambda sink=sink: sink.log.count(" is rebuilt: ") == 2)
+                assert sink.end() == 0
+        with Sink(pipeline, server) as sink:
+            await pipeline.wait_until_done(worker)
+            total = await last_seq(pipeline)
+            await sink.until(lambda: held.seq() == total)
+            assert "from memberships" not in sink.log
+        assert await assert_same(pipeline, held) > 100
+
+
+async def test_redis_away_is_waited_for_and_said(
+    kafka: str, prefix: str, tmp_path: Path, server: LocalRedis
+) -> None:
+    """Frozen in mid-stream, then thawed: every change arrives; told to stop while it is away, it stops."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay(days=100)
+    await pipeline.produce(log)
+    with pipeline.worker() as worker, Held(pipeline, server) as held:
+        await pipeline.wait_until_done(worker)
+        total = await last_seq(pipeline)
+        with Sink(pipeline, server) as sink:
+            await sink.until(lambda: held.seq() > 0)
+            server.freeze()
+            await sink.until(lambda: "WARNING sinks.delivery: the sink is away" in sink.log)
+            server.thaw()
+            await sink.until(lambda: held.seq() == total)
+            await sink.until(lambda: "the sink answers again" in sink.log)
+            await assert_same(pipeline, held)
+            server.freeze()
+            await sink.until(lambda: sink.log.count("the sink is away") == 2)
+            assert sink.end() == 0
+            server.thaw()
+            assert "Traceback" not in sink.log
+
+
+def test_what_cannot_pass_ends_the_command_with_one_line(kafka: str, prefix: str, server: LocalRedis) -> None:
+    """A password that is wrong is told to the operator, but not the password."""
+    pipeline = asyncio.run(Pipeline(kafka, prefix, ROOT).create())
+    url = server.url.replace("redis://", "redis://somebody:hunter2@")
+    done = pipeline.command("sink", "redis", redis_url=url)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("SinkRejected: Redis: AuthenticationError")
+    assert "hunter2" not in done.stderr + done.stdout
