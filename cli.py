@@ -1,4 +1,4 @@
-"""The command line: `shoal worker`, `shoal topics`, `shoal changes`, `shoal customer ID`.
+"""The command line: `shoal worker`, `shoal topics`, `shoal changes`, `shoal customer ID`, `shoal sink`.
 
 Exit status 2 means the settings or segments.yaml are wrong, and nothing was started; 1 that
 something outside, such as Kafka, is; 0 that what was asked for was done.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
@@ -15,19 +16,24 @@ from typing import Any, Literal, cast
 
 import click
 
-from agents import sweep_deadlines, update_customers
+from agents import measure_lag, sweep_deadlines, update_customers
 from clock import SystemClock
 from errors import DefinitionError, SettingsError, ShoalError
 from settings import Settings
+from sinks.delivery import Delivery
+from sinks.redis import RedisSink
+from sinks.snapshot import Source
 from streams.app import create_app
 from streams.change_feed import as_line, changes
 from streams.customer_card import customer_card
+from streams.kafka.broker_clock import BrokerClock
 from streams.kafka.running import configure_logging, run
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import load_path
 from streams.steps.engine import Bounds, PartitionEngine
-from streams.topics import check_topics, ensure_topics
+from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, check_topics, ensure_topics, topic_name
+from streams.web import Web, Worker
 
 EXIT_FAILED = 1
 EXIT_WRONG_SETTINGS = 2
@@ -92,6 +98,21 @@ def changes_command(from_beginning: bool) -> None:
         sys.exit(0)
 
 
+@main.group()
+def sink() -> None:
+    """Keep another system up to date with the changes, in a process of its own."""
+
+
+@sink.command("redis")
+@click.option("--rebuild", is_flag=True, help="First make Redis exactly what the memberships say.")
+@click.option("--once", is_flag=True, help="Deliver what is there, and end.")
+def redis_command(rebuild: bool, once: bool) -> None:
+    """Keep the Redis of SHOAL_REDIS_URL: values by customer, customers by value; until SIGTERM."""
+    settings, _ = _configured(os.environ)
+    configure_logging(settings.log_level)
+    _finished(_delivered(settings, rebuild=rebuild, once=once))
+
+
 def _configured(environment: Mapping[str, str]) -> tuple[Settings, Definition]:
     """Read settings and definition; with anything wrong in either, say all of it and exit."""
     problems: list[str] = []
@@ -135,13 +156,18 @@ def _finished(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def _work(settings: Settings, definition: Definition) -> int:
-    await check_topics(
-        settings.kafka,
-        settings.prefix,
-        settings.partitions,
-        longest_window_ms=definition.longest_window_ms,
-        wait_s_max=settings.kafka_wait_s_max,
-    )
+    async with Web(settings.web_host, settings.web_port, settings.web_url) as web:
+        await check_topics(
+            settings.kafka,
+            settings.prefix,
+            settings.partitions,
+            longest_window_ms=definition.longest_window_ms,
+            wait_s_max=settings.kafka_wait_s_max,
+        )
+        return await _serve(settings, definition, web)
+
+
+async def _serve(settings: Settings, definition: Definition, web: Web) -> int:
     evaluator, clock = Evaluator(definition), SystemClock()
     bounds = Bounds(settings.transaction_rows_max, settings.transaction_bytes_max)
 
@@ -156,11 +182,46 @@ async def _work(settings: Settings, definition: Definition) -> int:
             bounds=bounds,
         )
 
-    app = create_app(settings, engine)
-    update_customers.register(app)
-    if settings.clock == "wall":
-        sweep_deadlines.register(app, clock)
-    return await run(app)
+    broker = BrokerClock(settings.kafka, settings.prefix, clock) if settings.clock == "wall" else None
+    try:
+        if broker is not None:
+            # Before joining the group: a worker that may not serve must not take partitions over.
+            await broker.check()
+        app = create_app(settings, engine, web_url=web.url)
+        update_customers.register(app)
+        measure_lag.register(app)
+        if broker is not None:
+            sweep_deadlines.register(app, clock, broker)
+        web.worker = Worker(app, definition, evaluator, clock, settings.partitions, broker)
+        return await run(app)
+    finally:
+        if broker is not None:
+            await broker.close()
+
+
+async def _delivered(settings: Settings, *, rebuild: bool, once: bool) -> None:
+    await check_topics(
+        settings.kafka, settings.prefix, settings.partitions, wait_s_max=settings.kafka_wait_s_max
+    )
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    source = Source(
+        settings.kafka,
+        topic_name(settings.prefix, SEGMENT_CHANGES),
+        topic_name(settings.prefix, MEMBERSHIPS),
+        settings.partitions,
+    )
+    redis = RedisSink(settings.redis_url.value, settings.prefix, timeout_s=settings.sink_timeout_ms / 1000)
+    delivery = Delivery(
+        source,
+        redis,
+        group=f"{settings.prefix}-sink-redis",
+        batch_changes_max=settings.sink_batch_changes_max,
+        session_timeout_ms=settings.session_timeout_ms,
+        rebuild=rebuild,
+    )
+    await delivery.run(stop, once=once)
 
 
 async def _printed(settings: Settings, from_beginning: bool) -> None:

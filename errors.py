@@ -32,6 +32,10 @@ class SchemaError(ShoalError):
     """A stored Avro schema is missing, unreadable or incompatible."""
 
 
+class WebFailed(ShoalError):
+    """The address a worker should answer HTTP at cannot be bound."""
+
+
 class KafkaError(ShoalError):
     """Kafka answered, or failed to, in a way that concerns more than one record."""
 
@@ -76,6 +80,36 @@ class LogTruncated(KafkaError):
 
 class DefinitionMismatch(KafkaError):
     """The state was built by another definition than the one this worker holds."""
+
+
+class SinkError(ShoalError):
+    """A sink could not take what it was given; nothing of it counts as delivered."""
+
+
+class SinkUnavailable(SinkError):
+    """The sink does not answer, or asks for patience: the same delivery may succeed later."""
+
+    retryable = True
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class SinkRejected(SinkError):
+    """The sink will never take this delivery; an operator must act."""
+
+
+class SinkGap(SinkError):
+    """The delivery does not join up with what the sink holds, which therefore has to be resumed."""
+
+
+class LocalRedisFailed(SinkError):
+    """The Redis this machine runs for demo and tests could not be found or started."""
+
+
+class ClockSkew(KafkaError):
+    """This machine's wall time is not the broker's: deadlines would come too soon or too late."""
 
 
 class RecordError(ShoalError):

@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from errors import KafkaError, KafkaUnavailable, TopicMismatch
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 EVENTS = "events"
 CUSTOMERS = "customers"
 SEGMENT_CHANGES = "segment-changes"
@@ -29,6 +30,7 @@ MEMBERSHIPS = "memberships"
 DEFINITIONS = "definitions"
 SCHEMAS = "schemas"
 DEAD_LETTERS = "dead-letters"
+CLOCK = "clock"
 
 RECORD_BYTES_MAX = 2 << 20
 """A record of 1 MiB in its batch, or a batch of many; Kafka's own limit is no record of 1 MiB."""
@@ -76,6 +78,7 @@ def topics(prefix: str, partitions: int, *, events_retention_ms: int) -> tuple[T
         "delete.retention.ms": str(DAY_MS),
     }
     month = {**deleted, "retention.ms": str(30 * DAY_MS)}
+    hour = {**deleted, "retention.ms": str(HOUR_MS), "segment.bytes": str(1 << 20)}
     events = {**deleted, "retention.ms": str(events_retention_ms)}
     stamped = ("cleanup.policy", "message.timestamp.type")
     chosen = (
@@ -86,6 +89,7 @@ def topics(prefix: str, partitions: int, *, events_retention_ms: int) -> tuple[T
         Topic(DEFINITIONS, 1, compacted),
         Topic(SCHEMAS, 1, compacted),
         Topic(DEAD_LETTERS, partitions, month),
+        Topic(CLOCK, 1, hour, needed=stamped),
     )
     limit = {"max.message.bytes": str(RECORD_BYTES_MAX)}
     return tuple(

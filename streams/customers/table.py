@@ -329,9 +329,17 @@ class CustomerTable(CustomerState):
         self._dirty[clean] = True
         self._dirty_slots.append(clean)
         self._dirty_count += len(clean)
-        held = self.slots.lengths_of(clean).sum() + FACT.itemsize * self.pages.lengths[clean].sum()
-        self._dirty_bytes_max += len(clean) * self._format.head_bytes_max + int(held)
+        self._dirty_bytes_max += int(self._head_bytes_max(clean).sum())
+
+    def row_bytes_max(self, slots: Int64s) -> Int64s:
+        """Return int64[n]: no less than writing each customer, as it is, would add to the pending rows."""
+        return np.where(self._dirty[slots], 0, self._head_bytes_max(slots))
+
+    def _head_bytes_max(self, slots: Int64s) -> Int64s:
+        held = self.slots.lengths_of(slots) + FACT.itemsize * self.pages.lengths[slots]
+        held += self._format.head_bytes_max
         for sparse in (self.profiles, self.pending_event_id):
             if sparse:
-                known = (sparse.get(slot) for slot in clean.tolist())
-                self._dirty_bytes_max += sum(len(entry) for entry in known if entry is not None)
+                known = (sparse.get(slot) for slot in slots.tolist())
+                held += np.array([0 if entry is None else len(entry) for entry in known], np.int64)
+        return held

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from errors import FetchGap, StateCorrupt
+from errors import FetchGap, StateCorrupt, TransactionFailed
 from streams.kafka.progress import Progress
 from streams.kafka.seam import Chunk, PartitionLog, StepEngine
 from streams.kafka.suspicion import Suspicion, one_by_one
@@ -21,6 +21,9 @@ CHUNKS_MAX = 2
 
 SETTLE_S_MAX = 8.0
 """How long a rebalance waits for what is applied to be committed; below the session timeout."""
+
+SIGN_ROWS = 1024
+"""A restore says it is alive every so many rows."""
 
 CULPRITS_MAX = 20
 """Records set aside with no chunk applied whole in between; more, and the fault is not the records'."""
@@ -53,6 +56,12 @@ class Partition:
         """Next source offset to apply."""
         self.generation = 0
         self.running = False
+        self.state = "waiting"
+        """What metrics call where it is in its life: one of metrics.STATE."""
+        self.sign_s = time.monotonic()
+        """When it last changed state or got on with a restore."""
+        self.committed_at_s: float | None = None
+        """Unix time of the last commit of this object."""
         self._progress, self._on_room, self._on_failure = progress, on_room, on_failure
         # Shared by all partitions: between two pieces of CPU work the event loop gets a turn, so
         # that a transaction's dozen answers wait for one piece each, not for one of every partition.
@@ -63,6 +72,7 @@ class Partition:
         self._arrived, self._committable, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._at_work = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._sweeping: asyncio.Task[None] | None = None
         self._suspicion: Suspicion | None = None
         self._culprits: dict[int, str] = {}
 
@@ -71,6 +81,7 @@ class Partition:
     async def fence(self) -> None:
         """Become the only writer of the partition; ends the life before."""
         await self._end()
+        self._become("fencing")
         await self.log.fence()
 
     async def restore(self) -> int:
@@ -79,6 +90,7 @@ class Partition:
         Call after `fence`. Raises LogTruncated, StateCorrupt, KafkaUnavailable.
         """
         rows, stored = 0, None
+        self._become("restoring")
         if await self._is_current():
             stored = self.position
         else:
@@ -88,6 +100,8 @@ class Partition:
                 async for key, value in changelog:
                     self.engine.restore_row(key, value)
                     rows += 1
+                    if rows % SIGN_ROWS == 0:
+                        self.sign_s = time.monotonic()
             stored = self.engine.finish_restore(partitions=await self.log.partitions())
             if stored is None and rows:
                 raise StateCorrupt(f"partition {self.number}: {rows} changelog rows but no partition row")
@@ -108,11 +122,16 @@ class Partition:
         self.generation = generation
         self.running, self._clean, self._closing = True, False, False
         self._chunks.clear()
+        self._sweeping = None
         for event in (self._arrived, self._committable, self._room):
             event.clear()
         loops = (self._apply_loop, self._commit_loop)
         self._tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
+        self._become("running")
         self._on_room()
+
+    def _become(self, state: str) -> None:
+        self.state, self.sign_s = state, time.monotonic()
 
     # -- at work
 
@@ -124,7 +143,13 @@ class Partition:
     @property
     def is_idle(self) -> bool:
         """Whether everything offered so far is applied."""
-        return self.running and not self._chunks and not self._at_work.locked()
+        return (
+            self.running
+            and not self._closing
+            and not self._chunks
+            and not self._at_work.locked()
+            and self._sweeping is None
+        )
 
     def offer(self, chunk: Chunk) -> None:
         """Take a chunk for application; one from before the latest seek is dropped."""
@@ -132,17 +157,32 @@ class Partition:
             self._chunks.append(chunk)
             self._arrived.set()
 
-    async def sweep(self, now_ms: int) -> None:
-        """Evaluate deadlines up to `now_ms`, which no later record's append time may precede."""
-        if not self.is_idle:
-            return
+    def sweep(self, now_ms: int) -> None:
+        """Begin to evaluate deadlines up to `now_ms`, which no later record's append time may precede.
+
+        It goes on in a task of this life, which ends with it; a stop lets it finish a transaction.
+        """
+        if self.is_idle:
+            self._sweeping = asyncio.create_task(self._guard(lambda: self._sweep(now_ms)))
+            self._sweeping.add_done_callback(self._swept)
+            self._tasks.append(self._sweeping)
+
+    async def _sweep(self, now_ms: int) -> None:
         async with self._at_work:
-            try:
-                while self.running and not self.engine.sweep(now_ms):
-                    await self._wait_for_room()
-            except Exception as error:  # noqa: BLE001  whatever an engine raises, its state is void
-                self._fail(error)
-            self._committable.set()
+            while not self._closing:
+                async with self._turn:
+                    whole = self.engine.sweep(now_ms)
+                    self._committable.set()
+                    await asyncio.sleep(0)
+                if whole:
+                    return
+                await self._wait_for_room()
+
+    def _swept(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+        if self._sweeping is task:
+            self._sweeping = None
 
     async def _apply_loop(self) -> None:
         while not self._closing:
@@ -198,7 +238,7 @@ class Partition:
         self._committable.set()
 
     async def _wait_for_room(self) -> None:
-        while self.engine.has_pending() and self.running:
+        while self.engine.has_pending() and self.running and not self._closing:
             self._room.clear()
             self._committable.set()
             await self._room.wait()
@@ -213,8 +253,13 @@ class Partition:
             transaction = self.engine.take()
             self._room.set()
             started_s = time.perf_counter()
-            await self.log.transact(transaction)
-            self._progress.transaction(transaction.events, time.perf_counter() - started_s)
+            try:
+                await self.log.transact(transaction)
+            except TransactionFailed as error:
+                self._progress.aborted(error)
+                raise
+            self._progress.committed(transaction, time.perf_counter() - started_s)
+            self.committed_at_s = time.time()
             self.failures = 0
 
     # -- dying
@@ -231,6 +276,7 @@ class Partition:
         else:
             settled = True
         await self._end()
+        self._become("settled")
         return settled
 
     def _lives(self) -> bool:
@@ -261,6 +307,7 @@ class Partition:
         if not self.running:
             return
         self.running, self._clean = False, False
+        self._become("failed")
         self.failures += 1
         # The other task must not go on with a void state, nor be waited for.
         self._wake_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -84,6 +84,15 @@ async def extent(consumer: AIOKafkaConsumer, topic: str, partition: int) -> Exte
     except (ClientError, TimeoutError, OSError) as error:
         raise KafkaUnavailable(f"no answer about {topic}-{partition}: {error!r}") from error
     return Extent(first, end)
+
+
+async def ends(consumer: AIOKafkaConsumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Return where each of the partitions ends, in one request per broker. Raises KafkaUnavailable."""
+    try:
+        found = await consumer.end_offsets([TopicPartition(topic, partition) for partition in partitions])
+    except (ClientError, TimeoutError, OSError) as error:
+        raise KafkaUnavailable(f"no answer about {topic}: {error!r}") from error
+    return {where.partition: end for where, end in found.items()}
 
 
 async def committed_rows(consumer: AIOKafkaConsumer, topic: str, partition: int) -> AsyncGenerator[Row, None]:

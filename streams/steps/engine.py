@@ -12,30 +12,36 @@ import numpy as np
 
 from clock import Clock
 from errors import DefinitionMismatch, InvalidField, StateCorrupt, TopicMismatch
-from streams.customers.facts import Facts, Int64s
+from streams.customers.facts import Int64s
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.customers.rows import Restorer
-from streams.customers.table import CustomerTable, Result
-from streams.kafka.seam import Chunk, DeadLetter, Row, Transaction
+from streams.customers.table import CustomerTable
+from streams.kafka.seam import Chunk, DeadLetter, Row, Tally, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
+from streams.steps import counting
 from streams.steps.intake import Mode, dead_letter, read_chunk
 from streams.steps.plan import Piece, next_piece
+from streams.steps.room import Room, smaller
 from streams.steps.rounds import Rounds
-from streams.steps.work import Work
+from streams.steps.ticks import sweep_ticks
+from streams.steps.work import Work, dead_letter_bytes
 from streams.steps.writing import ChangeWriter
 
 FOLD_MARGIN_MS = 7 * 86_400_000
 """Facts are kept, and late ones accepted, this much longer than the longest window."""
 
-ROW_BYTES_TYPICAL = 1_700
-"""What one customer adds to a transaction at most: a full open page, its head, two changes and a
-membership, without traits. The byte bound is divided by it to get a bound in customers."""
+PARTITION_ROW_BYTES_MAX = 1_024
+"""A partition row and its key; some 400 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one transaction holds at most."""
+    """What one transaction holds at most.
+
+    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
+    fits (less than 150 KB), and so does what one chunk holds of dead letters.
+    """
 
     rows_max: int = 5_000
     bytes_max: int = 8 << 20
@@ -63,8 +69,9 @@ class PartitionEngine:
     ) -> None:
         self.partition, self.definition, self.mode = partition, definition, mode
         self.bounds = bounds or Bounds()
-        self._evaluator, self._new_fact_key = evaluator, new_fact_key
+        self._app, self._evaluator, self._new_fact_key = app, evaluator, new_fact_key
         self._writer = ChangeWriter(app, partition, definition, evaluator, wall)
+        self._wall = wall
         self._definition_hash = definition.hash
         self._keep_ms = definition.longest_window_ms + FOLD_MARGIN_MS
         self.counts: Counter[str] = Counter()
@@ -84,8 +91,10 @@ class PartitionEngine:
         self.fold_line_ms = -self._keep_ms
         self._applied = self._taken = 0
         self._events = 0
+        self._tally = Tally()
         self._writer.clear()
         self._dead_letters: list[DeadLetter] = []
+        self._dead_bytes = 0
         self._aside: dict[int, str] = {}
 
     def restore_row(self, key: bytes, value: bytes | None) -> None:
@@ -97,6 +106,8 @@ class PartitionEngine:
         self.table = CustomerTable(
             fact_key=fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
         )
+        dimensions = len(self._evaluator.dimensions)
+        self._room = Room(self.table, self.definition, app=self._app, dimensions=dimensions)
 
     def finish_restore(self, *, partitions: int) -> int | None:
         """Build the state; return the partition row's source offset, None when there is no row.
@@ -168,36 +179,30 @@ class PartitionEngine:
             keep_ms=self._keep_ms,
             aside=self._aside,
         )
-        self._nanoseconds["decode"] += time.perf_counter_ns() - began
+        if self.mode == "wall":
+            self._tally.age_ms.append(self._wall.now_ms() - work.facts.occurred_at_ms)
+        self._spend("decode", began)
         return work
 
     def advance(self, work: Work) -> bool:
         """Apply one bounded piece; False when pending work must be taken before there is room."""
         if work.done:
             return True
-        table = self.table
-        fresh = not self.has_pending()
-        piece = next_piece(
-            work.ticks,
-            table.due_ms[: len(table.slots)],
-            row=work.row,
-            rows=len(work.facts),
-            tick=work.tick,
-            room=self._room(),
-            fresh=fresh,
-        )
+        piece = self._next_piece(work)
         if piece is None:
             return False
         self._apply(work, piece)
         done = work.records_done()
         while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
             self._dead_letters.append(work.dead_letters[work.dead])
+            self._dead_bytes += dead_letter_bytes(work.dead_letters[work.dead])
             self.counts["dead"] += 1
             work.dead += 1
         records = work.chunk.records
         self._events += done - work.records
         work.records = done
-        if done == len(records):
+        # In append time the last tick comes behind the last record, and may come a transaction later.
+        if done == len(records) and work.tick == len(work.ticks):
             work.done = True
             self._applied = work.chunk.end_offset
             for offset in [o for o in self._aside if o < self._applied]:
@@ -206,11 +211,30 @@ class PartitionEngine:
             self._applied = records[done - 1].offset + 1
         return True
 
-    def _room(self) -> int:
-        """How many more customers fit into the pending transaction."""
-        pending_bytes = self.table.dirty_bytes_max + self._writer.pending_bytes
-        room_bytes = max(0, self.bounds.bytes_max - pending_bytes) // ROW_BYTES_TYPICAL
-        return int(min(self.bounds.rows_max - self.table.dirty_count, room_bytes))
+    def _next_piece(self, work: Work) -> Piece | None:
+        """The next part of the work that fits into the pending transaction; None when it must wait."""
+        fresh = not self.has_pending()
+        piece = next_piece(
+            work.ticks,
+            self.table.due_ms[: len(self.table.slots)],
+            row=work.row,
+            rows=len(work.facts),
+            tick=work.tick,
+            room=self.bounds.rows_max - self.table.dirty_count,
+            fresh=fresh,
+        )
+        bytes_left = self.bounds.bytes_max - self._pending_bytes()
+        while piece is not None and self._room.piece_bytes(work, piece, self.clock_ms) > bytes_left:
+            # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
+            less = smaller(work, piece) if fresh else None
+            if less is None:
+                return piece if fresh else None
+            piece = less
+        return piece
+
+    def _pending_bytes(self) -> int:
+        rows = self.table.dirty_bytes_max + PARTITION_ROW_BYTES_MAX
+        return rows + self._writer.pending_bytes + self._dead_bytes
 
     def _apply(self, work: Work, piece: Piece) -> None:
         """Run one piece of a chunk: its facts, its ticks, and whoever is due at them."""
@@ -219,16 +243,16 @@ class PartitionEngine:
         # Of the strangers, those that are no dead letters are too old: they change nothing, so
         # they make no customer either.
         strangers = rows[~known]
-        self.counts["too_old"] += int(
-            np.count_nonzero(work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers])
-        )
+        too_old = strangers[work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers]]
+        if len(too_old):
+            counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         due_slots = self._due(int(tick_ms[-1])) if len(tick_ms) else np.empty(0, np.int64)
         whole = True
         if piece.cut_sweep:
             tick_ms = work.ticks.time_ms[work.tick : work.tick + 1]
-            due_slots, whole = self._first_by_id(self._due(int(tick_ms[0])))
+            due_slots, whole = self._first_by_id(self._due(int(tick_ms[0])), work)
             piece = Piece(piece.row_end, piece.tick_end + whole)
         tick_of_row = work.tick_of_row[rows] - work.tick
         self._run(work, rows, due_slots, tick_ms, tick_of_row, moves_clock=whole)
@@ -237,18 +261,18 @@ class PartitionEngine:
     def _due(self, at_ms: int) -> Int64s:
         return self.table.customers_due(at_ms)
 
-    def _first_by_id(self, due_slots: Int64s) -> tuple[Int64s, bool]:
+    def _first_by_id(self, due_slots: Int64s, work: Work) -> tuple[Int64s, bool]:
         """The first customers by id that fit, and whether these are all: an order no restart can change."""
-        room = max(1, self._room())
-        if len(due_slots) <= room:
-            return due_slots, True
         ids = self.table.slots.ids_of(due_slots)
-        order = sorted(range(len(ids)), key=ids.__getitem__)[:room]
-        return due_slots[np.array(order)], False
+        due_slots = due_slots[np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)]
+        taken = np.cumsum(self._room.sweep_bytes(due_slots, work))
+        fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
+        room = max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count))
+        return due_slots[:room], len(due_slots) <= room
 
     def _run(
         self,
-        work: Work | None,
+        work: Work,
         rows: Int64s,
         due_slots: Int64s,
         tick_ms: Int64s,
@@ -257,16 +281,15 @@ class PartitionEngine:
         moves_clock: bool,
     ) -> None:
         """Run rounds, number the changes, move the clock: not before the last customer of a cut sweep."""
-        facts, event_ids = (work.facts, work.event_ids) if work else (_NO_FACTS, ())
         rounds = Rounds(
             self.table,
             self._evaluator,
-            facts=facts,
-            event_ids=event_ids,
+            facts=work.facts,
+            event_ids=work.event_ids,
             rows=rows,
-            slots=work.slots[rows] if work else rows,
+            slots=work.slots[rows],
             tick_of_row=tick_of_row,
-            fold_line_ms=work.fold_line_ms[rows] if work else rows,
+            fold_line_ms=work.fold_line_ms[rows],
             due_slots=due_slots,
             tick_ms=tick_ms,
             clock_ms=self.clock_ms,
@@ -278,32 +301,38 @@ class PartitionEngine:
         if moves is not None:
             began = time.perf_counter_ns()
             self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
-            self._nanoseconds["changes"] += time.perf_counter_ns() - began
+            counting.count_moves(self._tally, moves, self._evaluator.dimensions, live=self.mode == "wall")
+            self._spend("changes", began)
         for row in sorted(rounds.refused):
-            assert work is not None, "only the facts of a chunk can be refused"
-            record = work.chunk.records[int(facts.position[row])]
+            record = work.chunk.records[int(work.facts.position[row])]
             self._dead_letters.append(dead_letter(record, InvalidField(_TRAITS_BEYOND_BOUNDS)))
-        for result, count in rounds.results.items():
-            if count:
-                self.counts[Result(result).name.lower()] += count
-        self._nanoseconds.update(rounds.nanoseconds)
+            self._dead_bytes += dead_letter_bytes(self._dead_letters[-1])
+        counting.count_facts(self._tally, self.counts, rounds.results)
+        for spent in (self._nanoseconds, self._tally.nanoseconds):
+            spent.update(rounds.nanoseconds)
 
     # -- deadlines of an idle partition ----------------------------------------------------
 
     def sweep(self, now_ms: int) -> bool:
-        """Evaluate deadlines up to `now_ms`; False when cut by the bound: take, then call again."""
+        """Evaluate deadlines up to `now_ms`, each at the minute after it; False when cut by the bound.
+
+        Then take, and call again with the same time: who is done is no longer due.
+        """
         if now_ms < self.clock_ms:
             return True
         due_slots = self._due(now_ms)
         if not len(due_slots):
             self.clock_ms = now_ms
             return True
-        if self._room() < min(len(due_slots), self.bounds.rows_max) and self.has_pending():
+        # Nothing can happen before the first deadline, however long ago the clock last moved.
+        first_due_ms = int(self.table.due_ms[due_slots].min())
+        from_ms = max(self.clock_ms, first_due_ms - 1) or now_ms
+        work = Work.of_ticks(sweep_ticks(from_ms, now_ms))
+        piece = self._next_piece(work)
+        if piece is None:
             return False
-        due_slots, whole = self._first_by_id(due_slots)
-        none = np.empty(0, np.int64)
-        self._run(None, none, due_slots, np.array([now_ms], np.int64), none, moves_clock=whole)
-        return whole
+        self._apply(work, piece)
+        return work.tick == len(work.ticks)
 
     # -- the transaction -------------------------------------------------------------------
 
@@ -317,9 +346,12 @@ class PartitionEngine:
         rows: list[Row] = list(self.table.take_rows())
         rows.append((PARTITION_ROW_KEY, self._row().encode()))
         changes, memberships = self._writer.take(self.table, epoch=self.epoch)
-        transaction = Transaction(self._applied, rows, changes, memberships, self._dead_letters, self._events)
-        self._dead_letters, self._events, self._taken = [], 0, self._applied
-        self._nanoseconds["rows"] += time.perf_counter_ns() - began
+        self._spend("rows", began)
+        transaction = Transaction(
+            self._applied, rows, changes, memberships, self._dead_letters, self._events, self._tally
+        )
+        self._dead_letters, self._dead_bytes, self._events, self._taken = [], 0, 0, self._applied
+        self._tally = Tally()
         return transaction
 
     def _row(self) -> PartitionRow:
@@ -336,6 +368,11 @@ class PartitionEngine:
             fact_key=self._fact_key,
         )
 
+    def _spend(self, stage: str, began_ns: int) -> None:
+        spent = time.perf_counter_ns() - began_ns
+        self._nanoseconds[stage] += spent
+        self._tally.nanoseconds[stage] += spent
+
     def stage_ms(self) -> dict[str, float]:
         """CPU spent since the last call, in ms per stage; reading it starts it anew."""
         stages = {stage: ns / 1e6 for stage, ns in sorted(self._nanoseconds.items())}
@@ -343,5 +380,4 @@ class PartitionEngine:
         return stages
 
 
-_NO_FACTS = Facts.none()
 _TRAITS_BEYOND_BOUNDS = "traits: the customer would hold more than is kept of one; delete some, or send fewer"

@@ -27,6 +27,18 @@ class Ticks:
         return len(self.time_ms)
 
 
+def sweep_ticks(from_ms: int, now_ms: int, *, tick_ms: int = MINUTE_MS) -> Ticks:
+    """Cut the time from `from_ms` to `now_ms` at every full minute, for a partition without records.
+
+    So after an outage an idle partition makes the changes it would have made had it been up, one
+    per minute and value, and not one net change over all of the outage.
+    """
+    minutes = np.arange(from_ms // tick_ms + 1, -(-now_ms // tick_ms)) * tick_ms
+    times = np.append(minutes, now_ms).astype(np.int64)
+    none = np.zeros(len(times), np.int64)
+    return Ticks(none, times, none)
+
+
 def event_ticks(positions: Int64s, times_ms: Int64s, fact_positions: Int64s, clock_ms: int) -> Ticks:
     """Turn a replayer's Tick records into ticks.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from streams.customers.facts import Facts, Int64s
 from streams.kafka.seam import Chunk, DeadLetter
 from streams.steps.ticks import Ticks
@@ -33,11 +35,37 @@ class Work:
     records: int = 0
     done: bool = False
 
+    @classmethod
+    def of_ticks(cls, ticks: Ticks) -> Work:
+        """Return work without records: time passes, and that is all."""
+        none, nothing = np.empty(0, np.int64), Facts.none()
+        return cls(Chunk(0, (), 0, 0), nothing, (), none, none, none, ticks, (), none)
+
     def records_done(self) -> int:
         """How many records of the chunk are fully reflected in state."""
-        if self.row == len(self.facts) and self.tick == len(self.ticks):
+        return self._records_before(self.row, self.tick)
+
+    def dead_bytes(self, row_end: int, tick_end: int) -> int:
+        """Return what the dead letters take that come along once the work is done that far, headers aside."""
+        if self.dead == len(self.dead_letters):
+            return 0
+        end = int(np.searchsorted(self.dead_records, self._records_before(row_end, tick_end)))
+        return sum(dead_letter_bytes(letter) for letter in self.dead_letters[self.dead : end])
+
+    @property
+    def event_id_bytes_max(self) -> int:
+        """The longest event id of the chunk."""
+        return int(self.facts.event_id.lengths.max(initial=0))
+
+    def _records_before(self, row: int, tick: int) -> int:
+        if row == len(self.facts) and tick == len(self.ticks):
             return len(self.chunk.records)
-        done = int(self.facts.position[self.row - 1]) + 1 if self.row else 0
-        if self.tick:
-            done = max(done, int(self.ticks.next_record[self.tick - 1]))
+        done = int(self.facts.position[row - 1]) + 1 if row else 0
+        if tick:
+            done = max(done, int(self.ticks.next_record[tick - 1]))
         return done
+
+
+def dead_letter_bytes(letter: DeadLetter) -> int:
+    """Return no less than a dead letter's key and value take on Kafka, where a long value is cut."""
+    return len(letter.key or b"") + len(letter.value or b"")

@@ -13,6 +13,7 @@ from streams.kafka.seam import Row
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.steps.moves import LABELS, Moves
+from streams.steps.room import ACCOUNT_BYTES_MAX, MEMBERSHIP_BYTES, MEMBERSHIP_DIMENSION_BYTES
 
 _DAY_MS = 86_400_000
 
@@ -40,6 +41,7 @@ class ChangeWriter:
         # Slot to (seq of its latest change, deadline as of that change).
         self._changed: dict[int, tuple[int, int]] = {}
         self.pending_bytes = 0
+        """No less than the changes and memberships take, keys included."""
 
     def add(self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int) -> int:
         """Number and encode one piece's moves, in their order; return the last seq given."""
@@ -84,7 +86,12 @@ class ChangeWriter:
             ),
         )
         self._changes.extend(zip(ids, encoded, strict=True))
-        self.pending_bytes += sum(map(len, encoded))
+        self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
+        membership = MEMBERSHIP_BYTES + MEMBERSHIP_DIMENSION_BYTES * len(self._names)
+        for slot, name, account in zip(slots, ids, moves.account_id, strict=True):
+            if slot not in self._changed:
+                self.pending_bytes += membership + 2 * len(name) + (ACCOUNT_BYTES_MAX if account else 0)
+                self._changed[slot] = 0, 0
         self._changed.update(
             zip(slots, zip(seq.tolist(), moves.expires_at_ms.tolist(), strict=True), strict=True)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from agents import sweep_deadlines
 from clock import FrozenClock
-from errors import KafkaUnavailable
+from errors import ClockSkew, KafkaUnavailable
 from streams.kafka import reading
 
 
@@ -24,7 +24,7 @@ class Idle:
     is_idle: bool = True
     swept_ms: list[int] = field(default_factory=list)
 
-    async def sweep(self, now_ms: int) -> None:
+    def sweep(self, now_ms: int) -> None:
         """Remember."""
         self.swept_ms.append(now_ms)
 
@@ -39,6 +39,11 @@ class Faust:
         self.partitions = {partition.number: partition for partition in partitions}
         self.on_before_shutdown = self
         self.tick: Any = None
+        self.given_up: list[BaseException] = []
+
+    def give_up(self, error: BaseException) -> None:
+        """Remember."""
+        self.given_up.append(error)
 
     def timer(self, interval_s: float, *, name: str) -> Callable[[Any], None]:
         """As Faust's."""
@@ -58,19 +63,34 @@ def log(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         state["isolation"] = isolation
         yield object()
 
-    async def extent(consumer: object, topic: str, partition: int) -> reading.Extent:
+    async def ends(consumer: object, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         state["on_read"]()
-        return reading.Extent(0, state["end"])
+        return dict.fromkeys(partitions, state["end"])
 
     monkeypatch.setattr(reading, "reader", reader)
-    monkeypatch.setattr(reading, "extent", extent)
+    monkeypatch.setattr(reading, "ends", ends)
     return state
 
 
-def registered(*partitions: Idle, clock: FrozenClock) -> Faust:
+class Broker:
+    """The broker's clock; it agrees, or raises."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def vouch(self, now_ms: int) -> None:
+        """Agree, or not."""
+        if self.error is not None:
+            raise self.error
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def registered(*partitions: Idle, clock: FrozenClock, error: Exception | None = None) -> Faust:
     """An app with the sweep registered."""
     app = Faust(*partitions)
-    sweep_deadlines.register(app, clock)  # type: ignore[arg-type]  # It is all that is used of one.
+    sweep_deadlines.register(app, clock, Broker(error))  # type: ignore[arg-type]  # All that is used of them.
     return app
 
 
@@ -118,3 +138,13 @@ async def test_kafka_away_only_delays_the_sweep(log: dict[str, Any]) -> None:
     log["on_read"] = lambda: None
     await app.tick()
     assert partition.swept_ms == [5_000]
+
+
+async def test_a_time_the_broker_does_not_agree_with_sweeps_nothing_and_ends_the_worker(
+    log: dict[str, Any],
+) -> None:
+    """Ending memberships by a wrong clock cannot be taken back."""
+    partition = Idle(0, position=10)
+    app = registered(partition, clock=FrozenClock(5_000), error=ClockSkew("wrong"))
+    await app.tick()
+    assert partition.swept_ms == [] and [str(error) for error in app.given_up] == ["wrong"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from errors import FetchGap, LogTruncated, StateCorrupt, TransactionFailed
+from streams.kafka import partition as partition_module
 from streams.kafka.partition import CULPRITS_MAX, Partition
 from streams.kafka.progress import Progress
 from streams.kafka.seam import Chunk
@@ -297,12 +298,48 @@ async def test_a_sweep_is_committed_and_only_done_when_idle() -> None:
     """The engine hears of the time when nothing is waiting to be applied, not otherwise."""
     async with bench() as b:
         await b.start()
-        await b.partition.sweep(1_000)
+        b.partition.sweep(1_000)
         await b.rest()
         assert b.engine.swept_ms == [1_000] and len(b.log.committed) == 1
         b.offer(0, 10)
-        await b.partition.sweep(2_000)
+        b.partition.sweep(2_000)
+        await b.rest()
         assert b.engine.swept_ms == [1_000]
+
+
+async def test_a_sweep_that_waits_for_kafka_ends_with_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that hangs while a sweep wants more room: settling gives up on both, and a new life works."""
+    monkeypatch.setattr(partition_module, "SETTLE_S_MAX", 0.01)
+    async with bench() as b:
+        commit = b.log.transact
+
+        async def hang(transaction: object) -> None:
+            await asyncio.Event().wait()
+
+        b.log.transact = hang  # type: ignore[method-assign]  # Kafka does not answer.
+        await b.start()
+        b.engine.pieces_left = 3
+        b.partition.sweep(1_000)
+        await b.rest()
+        assert b.engine.swept_ms and not b.partition.is_idle
+        assert not await b.partition.settle()
+        b.log.transact = commit  # type: ignore[method-assign]  # It answers again.
+        await b.start()
+        b.offer(0, 10)
+        await b.rest()
+        assert b.offsets == list(range(10)) and b.partition.is_idle
+
+
+async def test_settling_stops_a_sweep_after_the_piece_it_is_at() -> None:
+    """However many customers are due: what is evaluated is committed, the rest is due still."""
+    async with bench() as b:
+        await b.start()
+        b.engine.pieces_left = 10**6
+        b.partition.sweep(1_000)
+        await b.rest()
+        assert await b.partition.settle()
+        swept = len(b.engine.swept_ms)
+        assert 0 < swept < 10**6 and len(b.log.committed) == swept
 
 
 async def test_a_sweep_that_raises_ends_the_life() -> None:
@@ -314,5 +351,6 @@ async def test_a_sweep_that_raises_ends_the_life() -> None:
             raise ValueError("sweep")
 
         b.engine.sweep = fail  # type: ignore[method-assign]  # Broken on purpose.
-        await b.partition.sweep(1_000)
+        b.partition.sweep(1_000)
+        await b.rest()
         assert [str(error) for error in b.failures] == ["sweep"] and not b.partition.running

@@ -43,6 +43,7 @@ class ToyEngine:
     events: int = 0
     moved: bool = False
     restored: int = 0
+    pieces_left: int = 1
 
     def begin_restore(self) -> None:
         """Forget everything."""
@@ -118,10 +119,13 @@ class ToyEngine:
         self.aside[offset] = error
 
     def sweep(self, now_ms: int) -> bool:
-        """Record the time."""
+        """Record the time; `pieces_left` is how many pieces it takes, each a transaction of its own."""
+        if self.moved:
+            return False
         self.swept_ms.append(now_ms)
         self.moved = True
-        return True
+        self.pieces_left -= 1
+        return self.pieces_left <= 0
 
     def has_pending(self) -> bool:
         """Whether anything moved."""
