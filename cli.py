@@ -212,7 +212,7 @@ async def _delivered(settings: Settings, *, rebuild: bool, once: bool) -> None:
         topic_name(settings.prefix, MEMBERSHIPS),
         settings.partitions,
     )
-    redis = RedisSink(settings.redis_url.value, settings.prefix, timeout_s=settings.sink_timeout_ms / 1000)
+    redis = RedisSink(settings.redis_url.reveal(), settings.prefix, timeout_s=settings.sink_timeout_ms / 1000)
     delivery = Delivery(
         source,
         redis,

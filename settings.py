@@ -8,12 +8,43 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from errors import SettingsError
 
 DAY_MS = 86_400_000
 OTHERS = ("SHOAL_TEST_", "SHOAL_SDK_", "SHOAL_DEMO_", "SHOAL_BENCH_")
 """Prefixes of variables other programs of this project read; they are not typing errors of ours."""
+
+
+class SecretUrl:
+    """A URL that may hold a password: shown without it, wherever it is shown."""
+
+    # No dataclass: those can be turned into dictionaries, which are then logged.
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def reveal(self) -> str:
+        """Return the URL itself, for whoever connects."""
+        return self._url
+
+    def __str__(self) -> str:
+        parts = urlsplit(self._url)
+        credentials, at, host = parts.netloc.rpartition("@")
+        user = credentials.partition(":")[0]
+        # Options can be secrets too (`?password=`), and say little.
+        return f"{parts.scheme}://{f'{user}:***' if at else ''}{at}{host}{parts.path}"
+
+    def __repr__(self) -> str:
+        return f"SecretUrl('{self}')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretUrl) and other._url == self._url
+
+    def __hash__(self) -> int:
+        return hash(self._url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +56,16 @@ class Variable:
     meaning: str
     expected: str
     read: Callable[[str], Any]
+    secret: bool = False
+    """Whether even a wrong value must not be shown."""
 
 
-def _setting(name: str, default: object, meaning: str, kind: tuple[str, Callable[[str], Any]]) -> Any:
+def _setting(
+    name: str, default: object, meaning: str, kind: tuple[str, Callable[[str], Any]], *, secret: bool = False
+) -> Any:
     """Declare a field; its default goes the same way as a value from the environment."""
     expected, read = kind
-    variable = Variable(name, str(default), meaning, expected, read)
+    variable = Variable(name, str(default), meaning, expected, read, secret)
     return field(default=read(variable.default), metadata={"variable": variable})
 
 
@@ -75,6 +110,20 @@ def _addresses() -> tuple[str, Callable[[str], Any]]:
             if match is None or not 1 <= int(match[1]) <= 65_535:
                 raise ValueError(expected)
         return ",".join(parts)
+
+    return expected, read
+
+
+def _redis_url() -> tuple[str, Callable[[str], Any]]:
+    expected = "redis://[user:password@]host[:port][/database], rediss:// with TLS, or unix://path"
+    user = r"(?:[^@/\s?#]*@)?"
+    server = rf"rediss?://{user}(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{{1,5}}))?(?:/[0-9]*)?"
+
+    def read(text: str) -> SecretUrl:
+        match = re.fullmatch(rf"(?:{server}|unix://{user}/[^\s?#]+)(?:\?[^\s#]*)?", text)
+        if match is None or not 1 <= int(match[1] or 1) <= 65_535:
+            raise ValueError(expected)
+        return SecretUrl(text)
 
     return expected, read
 
@@ -140,6 +189,43 @@ class Settings:
         "Silence after which another worker takes over this one's partitions.",
         _whole(1000, 300_000),
     )
+    web_host: str = _setting(
+        "SHOAL_WEB_HOST",
+        "127.0.0.1",
+        "The address a worker answers HTTP at; without a password, so for networks you trust.",
+        _matching(r"[0-9A-Za-z.:_-]{1,253}", "a host name or address"),
+    )
+    web_port: int = _setting(
+        "SHOAL_WEB_PORT",
+        0,
+        "Its port; 0 takes a free one, which the log names.",
+        _whole(0, 65_535),
+    )
+    web_url: str = _setting(
+        "SHOAL_WEB_URL",
+        "",
+        "Where the other workers reach it, if not at that host and port.",
+        _matching(r"(https?://[^\s/?#]+/?)?", "http:// or https://, a host and a port, or nothing"),
+    )
+    redis_url: SecretUrl = _setting(
+        "SHOAL_REDIS_URL",
+        "redis://127.0.0.1:6379/0",
+        "The Redis `shoal sink redis` keeps; never shown with its password.",
+        _redis_url(),
+        secret=True,
+    )
+    sink_batch_changes_max: int = _setting(
+        "SHOAL_SINK_BATCH_CHANGES_MAX",
+        500,
+        "Changes handed to a sink together; Redis serves nobody else meanwhile.",
+        _whole(1, 5000),
+    )
+    sink_timeout_ms: int = _setting(
+        "SHOAL_SINK_TIMEOUT_MS",
+        5000,
+        "How long a sink may take to answer before it is asked again.",
+        _whole(100, 60_000),
+    )
     log_level: str = _setting(
         "SHOAL_LOG_LEVEL",
         "INFO",
@@ -164,7 +250,8 @@ class Settings:
             try:
                 values[each.name] = variable.read(text)
             except ValueError:
-                problems.append(f"{variable.name}: expected {variable.expected}, got {text!r}")
+                got = "something else" if variable.secret else repr(text)
+                problems.append(f"{variable.name}: expected {variable.expected}, got {got}")
         problems += _unknown(env)
         if problems:
             raise SettingsError(problems)

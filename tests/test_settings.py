@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from errors import SettingsError
-from settings import VARIABLES, Settings
+from settings import VARIABLES, SecretUrl, Settings
 
 
 def problems(**env: str) -> tuple[str, ...]:
@@ -45,12 +45,16 @@ def test_every_variable_reaches_its_own_field() -> None:
             "SHOAL_WEB_HOST": "0.0.0.0",
             "SHOAL_WEB_PORT": "8080",
             "SHOAL_WEB_URL": "http://10.0.0.7:8080",
+            "SHOAL_REDIS_URL": "rediss://shoal:secret@cache.example:6380/2",
+            "SHOAL_SINK_BATCH_CHANGES_MAX": "50",
+            "SHOAL_SINK_TIMEOUT_MS": "900",
             "SHOAL_LOG_LEVEL": "DEBUG",
         }
     )
     assert dataclasses.astuple(read) == (
         *("one:9092,[::1]:9093", "test.x", "event", Path("/etc/shoal.yaml"), 4, 3, 7, 9, 100_000, 2, -1),
-        *(6000, "0.0.0.0", 8080, "http://10.0.0.7:8080", "DEBUG"),
+        *(6000, "0.0.0.0", 8080, "http://10.0.0.7:8080"),
+        *(SecretUrl("rediss://shoal:secret@cache.example:6380/2"), 50, 900, "DEBUG"),
     )
 
 
@@ -75,6 +79,43 @@ def test_an_address_needs_a_host_and_a_port(text: str) -> None:
 def test_a_number_is_written_in_plain_digits(text: str) -> None:
     """What only Python takes for a number is refused."""
     assert len(problems(SHOAL_PARTITIONS=text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:hunter2@cache:6379/1", "redis://:***@cache:6379/1"),
+        ("rediss://shoal:hunter2@[::1]:6380", "rediss://shoal:***@[::1]:6380"),
+        ("redis://cache/0?password=hunter2", "redis://cache/0"),
+        ("unix://shoal:hunter2@/run/redis.sock?db=1", "unix://shoal:***@/run/redis.sock"),
+        ("redis://cache", "redis://cache"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    """Not by the URL, nor by settings printed, turned into a dictionary or a tuple; but it is kept."""
+    read = Settings.from_env({"SHOAL_REDIS_URL": url})
+    assert str(read.redis_url) == shown and repr(read.redis_url) == f"SecretUrl('{shown}')"
+    assert read.redis_url.reveal() == url
+    for text in (repr(read), str(dataclasses.asdict(read)), str(dataclasses.astuple(read))):
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://shoal:hunter2@cache", "redis://a:hunter2", "redis://a:hunter2@b:70000", "hunter2"),
+        *(
+            "redis://a:hunter2#x@cache",
+            "redis://a:hunter2?x@cache",
+            "unix://a:hunter2#@/x",
+            "redis://a:hunter2@/1",
+        ),
+    ],
+)
+def test_a_wrong_url_is_refused_without_showing_it(url: str) -> None:
+    """Where the password is in something that is no URL, nobody can say."""
+    (problem,) = problems(SHOAL_REDIS_URL=url)
+    assert problem.startswith("SHOAL_REDIS_URL: expected redis://") and "hunter2" not in problem
 
 
 def test_a_prefix_must_be_legal_in_a_topic_name() -> None:
