@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 PYTHON ?= $(shell for each in python3.11 python3 python; do \
 	$$each -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo $$each; break; }; done)
 
-.PHONY: help install demo test check format up down bench lock clean
+.PHONY: help install demo test check format up down promtool bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,7 @@ check: $(INSTALLED) ## Run what needs no Kafka: format, lint, types, import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q tests/test_tidy.py tests/test_docs.py
+	$(BIN)/python -m deploy.prometheus
 
 format: $(INSTALLED) ## Put the code in its one form
 	$(BIN)/ruff format .
@@ -46,6 +47,9 @@ up: $(INSTALLED) ## Start a local Kafka and print its address
 
 down: $(INSTALLED) ## Stop it; its data stays in var/kafka
 	@$(BIN)/python -m deploy.local down
+
+promtool: $(INSTALLED) ## Fetch promtool, with which `check` then reads the alerts (needs apt, no root)
+	@$(BIN)/python -m deploy.prometheus fetch
 
 bench: $(INSTALLED) ## Measure this machine
 	@$(BIN)/python -m benchmarks

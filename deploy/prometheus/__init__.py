@@ -1,0 +1,1 @@
+"""Alerts for Prometheus, and their check."""
