@@ -83,10 +83,14 @@ class Pipeline:
         shoal = {f"SHOAL_{name.upper()}": str(value) for name, value in mine.items()}
         return {**others, **shoal, "PYTHONPATH": str(ROOT)}
 
-    def worker(self, **settings: object) -> Worker:
-        """A worker process, started when the block is entered."""
+    def worker(self, altered: str = "", **settings: object) -> Worker:
+        """A worker process, started when the block is entered; `altered`: see altered_worker.py."""
         log = self.folder / f"{self.prefix}-worker-{next(self._numbers)}.log"
-        return Worker(log, self.environment(**settings))
+        environment = self.environment(**settings)
+        if altered:
+            environment["SHOAL_TEST_ALTERED"] = altered
+            environment["SHOAL_TEST_SKEW"] = str(self.folder / "skew")
+        return Worker(log, environment)
 
     def command(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
         """Run `shoal` with these arguments to its end."""
@@ -210,13 +214,18 @@ class Worker:
     def __enter__(self) -> Worker:
         with self._path.open("wb") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cli", "worker"],
+                [sys.executable, "-m", *self._module()],
                 cwd=self._path.parent,
                 env=self._environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
             )
         return self
+
+    def _module(self) -> tuple[str, ...]:
+        if "SHOAL_TEST_ALTERED" in self._environment:
+            return ("tests.pipeline.altered_worker",)
+        return "cli", "worker"
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,51 @@
+"""A worker process with one rule broken on purpose, or a clock of its own: SHOAL_TEST_ALTERED says which.
+
+trusting: a partition's state is kept over a rebalance whatever others wrote meanwhile;
+own-ids: transactions carry the process's own id, so that nobody fences a former owner;
+skewed: the wall clock is off by the milliseconds in the file SHOAL_TEST_SKEW, as they stand there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cli
+from clock import SystemClock
+from streams.kafka.log import LogNames
+from streams.kafka.partition import Partition
+
+
+async def trust(self: Partition) -> bool:
+    """Keep whatever there is."""
+    return self.position > 0
+
+
+def own_id(self: LogNames) -> str:
+    """Differ from process to process."""
+    return f"{self.group}-{self.topic('events')}-{self.partition}-{os.getpid()}"
+
+
+right_time = SystemClock.now_ms
+
+
+def wrong_time(self: SystemClock) -> int:
+    """Be off by what the file says."""
+    return right_time(self) + int(Path(os.environ["SHOAL_TEST_SKEW"]).read_text())
+
+
+def alter(what: str) -> None:
+    """Break the rule."""
+    if what == "trusting":
+        Partition._is_current = trust  # type: ignore[method-assign]  # The mutation.
+    elif what == "own-ids":
+        LogNames.transactional_id = property(own_id)  # type: ignore[assignment]  # The mutation.
+    elif what == "skewed":
+        SystemClock.now_ms = wrong_time  # type: ignore[method-assign]  # The mutation.
+    else:
+        raise ValueError(f"SHOAL_TEST_ALTERED={what!r}")
+
+
+if __name__ == "__main__":
+    alter(os.environ["SHOAL_TEST_ALTERED"])
+    cli.main(["worker"])

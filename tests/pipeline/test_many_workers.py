@@ -1,0 +1,193 @@
+"""Several workers on one log: they join, leave, freeze and meet; what is wrong ends, what is right goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from benchmarks.synthetic import stream
+from streams.app import group_id
+from tests.pipeline.judging import assert_as_undisturbed
+from tests.pipeline.running import Pipeline, Produced
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+DAY_MS = 86_400_000
+SMALL = {"chunk_records_max": 5, "session_timeout_ms": 2_000}
+"""Many transactions, so that a move often meets one under way; the dead are soon missed."""
+
+SERVES_OR_ENDS_S = 60.0
+TURNS = 10
+
+
+def replay(events: int) -> list[Produced]:
+    """500 days of two partitions, with a Tick a day."""
+    return list(stream(events=events, customers=120, partitions=2, days=500, tick_ms=DAY_MS))
+
+
+@asynccontextmanager
+async def under_load(pipeline: Pipeline, log: list[Produced], seconds: float) -> AsyncIterator[None]:
+    """Write the log bit by bit over about so long; at the end of the block, the rest of it at once."""
+    at, hurry = 0, asyncio.Event()
+
+    async def write() -> None:
+        nonlocal at
+        while at < len(log):
+            step = len(log) if hurry.is_set() else max(1, int(len(log) * 0.2 / seconds))
+            await pipeline.produce(log[at : at + step])
+            at += step
+            await asyncio.sleep(0.1)
+
+    writing = asyncio.create_task(write())
+    try:
+        yield
+        hurry.set()
+        await writing
+    finally:
+        writing.cancel()
+        await asyncio.wait([writing])
+
+
+async def disturbed(pipeline: Pipeline, events: int, turns: int, altered: str = "") -> None:
+    """One worker stays and is frozen past its session twice; another joins and leaves so many times."""
+    await pipeline.create()
+    async with under_load(pipeline, replay(events), seconds=6 + 4 * turns):
+        with pipeline.worker(altered, **SMALL) as first:
+            await first.said("starts at", times=2)
+            for turn in range(turns):
+                with pipeline.worker(altered, **SMALL) as second:
+                    await second.said("starts at")
+                    if turn in (0, turns - 1):
+                        first.send(signal.SIGSTOP)
+                        await second.said("starts at", times=3)
+                        await asyncio.sleep(0.5)
+                        first.send(signal.SIGCONT)
+                        await first.said("starts at", times=first.log.count("starts at") + 1)
+                    await asyncio.sleep(0.3)
+                    if turn % 3 == 2:
+                        second.kill()
+                    else:
+                        assert second.end() == 0, second.log
+            third = pipeline.worker(altered, **SMALL)
+            with third:
+                first.check()
+                await pipeline.produce([])
+                await third.said("starts at")
+                assert third.end() == 0
+    with pipeline.worker(altered, **SMALL) as last:
+        await pipeline.wait_until_done(last)
+        assert last.end() == 0
+
+
+async def test_ten_joins_and_leaves_and_two_freezes_leave_no_trace(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    """Under load, politely and killed: changes and memberships are those of an undisturbed run."""
+    pipeline = Pipeline(kafka, prefix, tmp_path)
+    await disturbed(pipeline, events=4_000, turns=TURNS)
+    assert await assert_as_undisturbed(pipeline) > 1_000
+
+
+@pytest.mark.parametrize("altered", ["trusting", "own-ids"])
+async def test_the_judgement_notices_what_must_not_be(
+    kafka: str, prefix: str, tmp_path: Path, altered: str
+) -> None:
+    """Controls: state trusted over a rebalance, or no fencing of former owners; either shows."""
+    pipeline = Pipeline(kafka, prefix, tmp_path)
+    await disturbed(pipeline, events=1_500, turns=2, altered=altered)
+    with pytest.raises(AssertionError):
+        await assert_as_undisturbed(pipeline)
+
+
+async def test_a_rebalance_in_the_middle_of_a_restore(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """A second worker joins while the first restores 20,000 customers; both serve, and nothing shows."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    log = list(stream(events=30_000, customers=20_000, partitions=2, days=30, tick_ms=DAY_MS))
+    await pipeline.produce(log[:-200])
+    with pipeline.worker(session_timeout_ms=2_000) as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    await pipeline.produce(log[-200:])
+    with pipeline.worker(session_timeout_ms=2_000) as first, pipeline.worker(session_timeout_ms=2_000) as second:
+        await second.said("starts at")
+        await pipeline.wait_until_done(first, second)
+        assert second.end() == 0
+        await first.said("starts at", times=2)
+        assert first.end() == 0
+    assert await assert_as_undisturbed(pipeline) > 1_000
+
+
+async def delete_offsets(pipeline: Pipeline) -> None:
+    """Remove the group's mirrored offsets, of a group nobody is in: the whole group."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=pipeline.bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_consumer_groups([group_id(pipeline.prefix)])
+    finally:
+        await admin.close()
+
+
+async def test_deleted_group_offsets_change_nothing(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """The partition row says where to go on; the group's offsets are for others to look at."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay(1_000)
+    await pipeline.produce(log[:600])
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    deadline_s = time.monotonic() + 20
+    while await pipeline.mirrored():
+        # A group somebody has just left may be called busy for a moment.
+        await delete_offsets(pipeline)
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.2)
+    await pipeline.produce(log[600:])
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    assert await assert_as_undisturbed(pipeline) > 100
+
+
+async def test_a_named_worker_restarts_into_its_own_place(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """SHOAL_WORKER_ID: its return within the session moves nobody else's partitions."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay(1_000)
+    await pipeline.produce(log[:300])
+    named = {"session_timeout_ms": 10_000}
+    with pipeline.worker(worker_id="b", **named) as stays:
+        await stays.said("starts at", times=2)
+        with pipeline.worker(worker_id="a", **named) as leaves:
+            await leaves.said("starts at")
+            await stays.said("starts at", times=3)
+            before = stays.log.count("starts at")
+            leaves.kill()
+        await pipeline.produce(log[300:])
+        with pipeline.worker(worker_id="a", **named) as returns:
+            await returns.said("starts at")
+            await pipeline.wait_until_done(stays, returns)
+            assert stays.log.count("starts at") == before
+            assert returns.end() == 0
+        assert stays.end() == 0
+    assert await assert_as_undisturbed(pipeline) > 100
+
+
+async def test_of_two_workers_with_one_name_one_ends(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """The newer takes the place; the older says why and exits 1 within a bound, instead of idling."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay(300)
+    with pipeline.worker(worker_id="a") as older:
+        await older.said("starts at", times=2)
+        with pipeline.worker(worker_id="a") as newer:
+            await newer.said("starts at", times=2)
+            began_s = time.monotonic()
+            assert older.wait() == 1, older.log
+            assert time.monotonic() - began_s < SERVES_OR_ENDS_S
+            assert "SHOAL_WORKER_ID" in older.log
+            await pipeline.produce(log)
+            await pipeline.wait_until_done(newer)
+            assert newer.end() == 0
+    assert await assert_as_undisturbed(pipeline) > 10
