@@ -14,8 +14,8 @@ def test_the_demo_shows_ten_lines_of_declared_metrics() -> None:
 
 def test_one_line_of_each_metric_is_chosen() -> None:
     """The first with the whole name; comments, longer names and others are passed over."""
-    text = '# HELP shoal_customers x\nshoal_customers_x 1\nother 2\nshoal_customers{partition="0"} 3\nshoal_customers 4\n'
-    assert chosen(text) == ['shoal_customers{partition="0"} 3']
+    lines = ["# HELP shoal_customers x", "shoal_customers_x 1", "other 2", 'shoal_customers{partition="0"} 3']
+    assert chosen("\n".join([*lines, "shoal_customers 4"])) == lines[3:]
 
 
 async def test_a_worker_that_names_no_address_is_not_asked() -> None:
