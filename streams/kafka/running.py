@@ -31,6 +31,8 @@ NOISE = {
     "aiokafka.consumer.group_coordinator": ("NodeNotReadyError", "GroupCoordinatorNotAvailableError"),
     # A fenced producer leaves futures nobody awaits; that it was fenced is reported by its partition.
     "asyncio": ("exception=ProducerFenced",),
+    # It has no sensors, on purpose.
+    "streams.app": ("Missing sensor state",),
     # Every topic exists, but Faust asks to declare its own before it may not.
     "faust.transport.drivers.aiokafka": ("Topic creation disabled",),
     # Said at every attempt to connect; whoever attempts it gets an error, and says so once.
