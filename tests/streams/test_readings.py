@@ -87,7 +87,10 @@ async def test_a_worker_is_ready_once_every_partition_is_restored() -> None:
         assert await opening
         assert problems_of_readiness(app) == []
         await app.owner.settle()
-        assert "partition 3 is settled" in problems_of_readiness(app)
+        assert problems_of_readiness(app) == [
+            "the group has not given this worker its partitions",
+            "partition 3 is settled",
+        ]
 
 
 async def test_a_partition_dead_beyond_the_bound_ends_life() -> None:
