@@ -1,12 +1,14 @@
 """`python -m demo`: two years of a shop through Kafka and a worker in a minute, then checked against SQL.
 
-SHOAL_KAFKA names a cluster to use; without it a broker is started for the run and ended with it. Topics are
-fresh every time and deleted afterwards. Ends with 0 only if every customer is what SQL says.
+SHOAL_KAFKA names a cluster to use, SHOAL_REDIS_URL a Redis; without them they are started for the run
+and ended with it. Topics and keys are fresh every time and deleted afterwards. Ends with 0 only if
+every customer is what SQL says, in Redis too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -14,14 +16,16 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from demo import worker
+from demo import in_redis, worker
 from demo.check import compare
 from demo.display import Scene, Screen, screen_for
+from demo.exposed import print_exposed, scrape
 from demo.follow import Follower
 from demo.oracle import standings
 from demo.purchases import INVOICE_LINES, Invoices
@@ -30,7 +34,8 @@ from demo.replay import KafkaTicks, Sent, midnights, replay
 from demo.summary import Outcome, grid_of, print_summary
 from demo.topics import fresh_topics
 from deploy.local.cluster import kafka_for
-from errors import KafkaUnavailable, ShoalError
+from deploy.local.redis import redis_for
+from errors import KafkaUnavailable, LocalRedisFailed, ShoalError
 from shoal_sdk import Shoal
 from streams.kafka.reading import reader
 from streams.segments.loading import default_definition
@@ -50,7 +55,7 @@ class Interrupted(Exception):
     """Raised inside the replaying thread when the run is over before it is."""
 
 
-async def run(console: Console, bootstrap: str) -> int:
+async def run(console: Console, bootstrap: str, redis_url: str | None) -> int:
     """Replay, follow, check, report; return the exit code."""
     prefix = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     definition, invoices = default_definition(), Invoices()
@@ -75,6 +80,7 @@ async def run(console: Console, bootstrap: str) -> int:
             sent = await _replayed(bootstrap, prefix, invoices, scene, screen, follower, running)
         seconds = time.monotonic() - began_s
         actual = await pipeline_standings(bootstrap, prefix, PARTITIONS, definition, FINAL_TICK_MS)
+        exposed = await scrape(running.log.read_text(errors="replace"))
         await running.stop()
         outcome = Outcome(
             coverage=invoices.coverage,
@@ -86,8 +92,10 @@ async def run(console: Console, bootstrap: str) -> int:
             log=running.log,
             differences=compare(standings(INVOICE_LINES, FINAL_TICK_MS), actual),
             changes_add_up=+scene.members == Counter(standing.rfm for standing in actual.values()),
+            in_redis=await in_redis.differences(LOGS / f"{prefix}-sink.log", settings, redis_url, actual),
         )
     print_summary(console, definition, outcome)
+    print_exposed(console, exposed)
     return 0 if outcome.good else 1
 
 
@@ -145,12 +153,24 @@ async def _follow_to_the_end(
     await follower.catch_up()
 
 
-async def _until_told(console: Console, bootstrap: str) -> int:
+async def _until_told(console: Console, bootstrap: str, redis_url: str | None) -> int:
     """Run; SIGTERM ends the run as Ctrl-C does, with everything stopped."""
     task = asyncio.current_task()
     assert task is not None, "asyncio.run made one"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run(console, bootstrap)
+    return await run(console, bootstrap, redis_url)
+
+
+@contextlib.contextmanager
+def _redis(console: Console) -> Iterator[str | None]:
+    """Yield a URL; None on a machine for which there is no server: the rest is worth showing there."""
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(redis_for())
+        except LocalRedisFailed as error:
+            console.print(str(error), style="yellow", markup=False, highlight=False)
+            url = None
+        yield url
 
 
 def main() -> int:
@@ -163,8 +183,8 @@ def main() -> int:
     try:
         if not os.environ.get("SHOAL_KAFKA", "").strip():
             console.print("starting a Kafka for this run; the first time, its jars are fetched")
-        with kafka_for() as bootstrap:
-            return asyncio.run(_until_told(console, bootstrap))
+        with _redis(console) as redis_url, kafka_for() as bootstrap:
+            return asyncio.run(_until_told(console, bootstrap, redis_url))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; everything the demo started is stopped")
         return 130

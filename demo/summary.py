@@ -38,11 +38,13 @@ class Outcome:
     differences: Sequence[Difference]
     changes_add_up: bool
     """Whether all changes, applied one after another, end at the memberships."""
+    in_redis: Mapping[str, str] | None
+    """Who is not the same in Redis, and what is wrong; None if there was no Redis."""
 
     @property
     def good(self) -> bool:
         """Whether everything that was checked is right."""
-        return not self.differences and self.changes_add_up
+        return not self.differences and self.changes_add_up and not self.in_redis
 
 
 def grid_of(definition: Definition) -> Grid:
@@ -59,7 +61,7 @@ def cell_counts(definition: Definition, standings: Mapping[str, Standing]) -> Co
 
 
 def print_summary(console: Console, definition: Definition, outcome: Outcome) -> None:
-    """Print it all; the last line is the verdict."""
+    """Print it all; the last two lines are the verdicts."""
     console.print()
     console.print(_grid_table(definition, outcome.standings))
     console.print()
@@ -67,18 +69,27 @@ def print_summary(console: Console, definition: Definition, outcome: Outcome) ->
         console.print(f"{name:<14} {text}", highlight=False, soft_wrap=True)
     for difference in outcome.differences[:DIFFERENCES_SHOWN_MAX]:
         console.print(str(difference), style="red", highlight=False, soft_wrap=True)
+    for customer_id, wrong in sorted((outcome.in_redis or {}).items())[:DIFFERENCES_SHOWN_MAX]:
+        console.print(
+            f"customer {customer_id} in Redis: {wrong}", style="red", highlight=False, soft_wrap=True
+        )
     if not outcome.changes_add_up:
         console.print("the changes do not add up to the memberships", style="red")
     console.print()
-    console.print(verdict(outcome), style="bold green" if outcome.good else "red", highlight=False)
+    for line in verdicts(outcome):
+        console.print(line, style="bold green" if outcome.good else "red", highlight=False)
 
 
-def verdict(outcome: Outcome) -> str:
-    """Return the one line that counts."""
+def verdicts(outcome: Outcome) -> tuple[str, str]:
+    """Return the two lines that count: the pipeline against SQL, Redis against the pipeline."""
     # A customer only SQL knows has no standing of ours, and was checked all the same.
     missing = sum(difference.actual is None for difference in outcome.differences)
     checked = len(outcome.standings) + missing
-    return f"{checked:,} customers checked against SQL: {len(outcome.differences):,} differ"
+    sql = f"{checked:,} customers checked against SQL: {len(outcome.differences):,} differ"
+    if outcome.in_redis is None:
+        return sql, "no Redis, none checked"
+    kept = len(outcome.standings.keys() | outcome.in_redis.keys())
+    return sql, f"{kept:,} customers in Redis: {len(outcome.in_redis):,} differ"
 
 
 def _grid_table(definition: Definition, standings: Mapping[str, Standing]) -> Table:

@@ -1,4 +1,4 @@
-"""The worker the demo drives: a process of its own, its log in a file, its figures read from there."""
+"""The worker and the sink the demo drives: processes of their own, logs in files, figures read from there."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from errors import ShoalError
 
-COMMAND = ("-m", "cli", "worker")
-
+FINISH_S_MAX = 120.0
+"""How long a command that ends by itself may take."""
 STOP_S_MAX = 20.0
 """How long a worker may take to commit and leave; then it is killed."""
 LOG_TAIL_LINES = 20
@@ -33,7 +33,7 @@ _TROUBLE = re.compile(r" (?:WARNING|ERROR) (?:streams|agents)\.")
 
 
 class WorkerEnded(ShoalError):
-    """The worker ended before the replay was done; the message holds the end of its log."""
+    """It ended before the replay was done, or in bad order; the message holds the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ def figures(log: str) -> Figures | None:
 
 
 class Worker:
-    """A running worker; see `running`."""
+    """A running worker, or another command; see `running`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self._process = process
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, command: str) -> None:
+        self._process, self._command = process, command
         self.log = log
 
     @property
@@ -92,6 +92,15 @@ class Worker:
         """Raise WorkerEnded, with the end of the log, unless the worker is still running."""
         code = self._process.returncode
         if code is not None:
+            raise self._ended(code)
+
+    async def finish(self) -> None:
+        """Wait for a command that ends by itself; WorkerEnded if it fails, or takes over FINISH_S_MAX."""
+        try:
+            code = await asyncio.wait_for(self._process.wait(), FINISH_S_MAX)
+        except TimeoutError as error:
+            raise self._ended(None) from error
+        if code != 0:
             raise self._ended(code)
 
     async def stop(self) -> None:
@@ -110,19 +119,22 @@ class Worker:
         if code != 0:
             raise self._ended(code)
 
-    def _ended(self, code: int) -> WorkerEnded:
+    def _ended(self, code: int | None) -> WorkerEnded:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-        return WorkerEnded(f"the worker ended with {code}; its log, {self.log}, ends with:\n{tail}")
+        how = f"did not end within {FINISH_S_MAX:g} s" if code is None else f"ended with {code}"
+        return WorkerEnded(f"`shoal {self._command}` {how}; its log, {self.log}, ends with:\n{tail}")
 
 
 @asynccontextmanager
-async def running(log: Path, settings: Mapping[str, str]) -> AsyncIterator[Worker]:
+async def running(
+    log: Path, settings: Mapping[str, str], command: Sequence[str] = ("worker",)
+) -> AsyncIterator[Worker]:
     """Run `shoal worker` with these SHOAL_ settings (and none of ours); stop it when the block is left."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *COMMAND,
+            sys.executable, "-m", "cli", *command,
             cwd=Path(__file__).parents[1],
             env={**inherited, **settings},
             stdin=asyncio.subprocess.DEVNULL,
@@ -131,7 +143,7 @@ async def running(log: Path, settings: Mapping[str, str]) -> AsyncIterator[Worke
             # A group of its own: Ctrl-C reaches us, and we stop the worker in an orderly way.
             process_group=0,
         )  # fmt: skip
-    worker = Worker(process, log)
+    worker = Worker(process, log, " ".join(command))
     try:
         yield worker
     except BaseException:

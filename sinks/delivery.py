@@ -32,6 +32,8 @@ FETCH_BYTES_MAX = 1 << 20
 REQUEST_TIMEOUT_MS = 10_000
 CHECK_S = 5.0
 """How often everything is compared with the sink and the log: a Redis that lost its memory says nothing."""
+ENDS_S_MAX = 5.0
+"""Silence of Kafka after which it is said to be away."""
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0
 RETRY_AFTER_S_MAX = 60.0
 """The longest a sink may ask us to stay away."""
@@ -247,8 +249,11 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _ends(self) -> dict[TopicPartition, int]:
         """Return where each assigned partition ends. Raises KafkaUnavailable."""
         assigned = list(self._consumer.assignment())
+        if not assigned:
+            return {}
         try:
-            return dict(await self._consumer.end_offsets(assigned)) if assigned else {}
+            asked = self._consumer.end_offsets(assigned)
+            return dict(await asyncio.wait_for(asked, ENDS_S_MAX))
         except (ClientError, OSError, TimeoutError) as error:
             raise KafkaUnavailable(f"no answer about {self._source.changes}: {error!r}") from error
 

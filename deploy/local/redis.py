@@ -21,6 +21,7 @@ from types import TracebackType
 
 from deploy.local.kafka import HOST, STOP_S_MAX, free_port
 from errors import LocalRedisFailed
+from settings import Settings
 
 READY_S_MAX = 30.0
 POLL_S = 0.02
@@ -36,11 +37,12 @@ _WATCH = 'read -r _; kill -CONT "$1"; kill "$1"'
 def redis_for(env: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Yield a URL: SHOAL_REDIS_URL if set, else that of a fresh server ended afterwards.
 
-    Somebody else's Redis is left running, with what was put into it. Raises LocalRedisFailed.
+    Somebody else's Redis is left running, with what was put into it. Raises SettingsError when
+    the variable holds no URL, LocalRedisFailed when there is no server to start.
     """
     given = env.get("SHOAL_REDIS_URL", "").strip()
     if given:
-        yield given
+        yield Settings.from_env({"SHOAL_REDIS_URL": given}).redis_url.reveal()
         return
     with LocalRedis() as server:
         yield server.url

@@ -14,7 +14,7 @@ from demo.check import compare
 from demo.oracle import Standing
 from demo.purchases import Coverage
 from demo.replay import Sent
-from demo.summary import Outcome, cell_counts, grid_of, print_summary, verdict
+from demo.summary import Outcome, cell_counts, grid_of, print_summary, verdicts
 from demo.worker import Figures, figures
 from streams.segments.loading import default_definition
 
@@ -36,6 +36,7 @@ def outcome(expected: dict[str, Standing]) -> Outcome:
         log=Path("worker.log"),
         differences=compare(expected, STANDINGS),
         changes_add_up=True,
+        in_redis={},
     )
 
 
@@ -75,7 +76,7 @@ def test_the_summary_says_everything_and_ends_with_the_verdict() -> None:
         "3 warnings or errors in worker.log",
     ):
         assert expected in text
-    assert lines[-1] == "4 customers checked against SQL: 0 differ"
+    assert lines[-2:] == ["4 customers checked against SQL: 0 differ", "4 customers in Redis: 0 differ"]
 
 
 def test_differences_are_shown_and_counted() -> None:
@@ -84,8 +85,18 @@ def test_differences_are_shown_and_counted() -> None:
     result = outcome(wrong)
 
     assert not result.good
-    assert verdict(result) == "5 customers checked against SQL: 3 differ"
+    assert verdicts(result)[0] == "5 customers checked against SQL: 3 differ"
     assert sum("customer " in line and ":" in line for line in printed(result)) == 3
+
+
+def test_customers_who_differ_in_redis_are_not_good() -> None:
+    """Who is wrong, missing or unexpected there is named and counted; SQL's verdict stands beside it."""
+    result = replace(outcome(STANDINGS), in_redis={"1": "missing", "9": "unexpected"})
+
+    assert not result.good
+    assert verdicts(result)[1] == "5 customers in Redis: 2 differ"
+    assert "customer 9 in Redis: unexpected" in printed(result)
+    assert verdicts(replace(result, in_redis=None))[1] == "no Redis, none checked"
 
 
 def test_changes_that_do_not_add_up_are_not_good() -> None:

@@ -4,106 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from benchmarks.synthetic import stream
+from deploy.local.kafka import LocalKafka
 from deploy.local.redis import LocalRedis
-from tests.pipeline.running import DONE_S_MAX, POLL_S, ROOT, Pipeline, Produced
-from tests.sinks.making import Values, held_in, listed_in
+from tests.pipeline.running import ROOT, Pipeline, Produced
+from tests.sinks.making import Values
+from tests.sinks.running import Held, Sink
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 DAY_MS = 86_400_000
 KILLS = 3
-SMALL = {"sink_batch_changes_max": 20, "sink_timeout_ms": 500, "session_timeout_ms": 2_000}
 
 
 @pytest.fixture
 def server() -> Iterator[LocalRedis]:
     with LocalRedis() as running:
         yield running
-
-
-class Sink:
-    """`shoal sink redis` as a process of its own; killed when the block ends."""
-
-    def __init__(self, pipeline: Pipeline, server: LocalRedis, *arguments: str) -> None:
-        self._log = pipeline.folder / f"sink-{time.monotonic_ns()}.log"
-        self._arguments = arguments
-        self._environment = pipeline.environment(redis_url=server.url, **SMALL)
-
-    def __enter__(self) -> Sink:
-        with self._log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cli", "sink", "redis", *self._arguments],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end(signal.SIGKILL)
-
-    @property
-    def log(self) -> str:
-        """What it said so far."""
-        return self._log.read_text(errors="replace")
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal, wait, return the exit status."""
-        if self._process.poll() is None:
-            self._process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Wait for the end, return the exit status."""
-        return self._process.wait(DONE_S_MAX)
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Return when `done` says so; fail if the sink has ended, or after DONE_S_MAX."""
-        deadline_s = time.monotonic() + DONE_S_MAX
-        while not done():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < deadline_s, self.log
-            await asyncio.sleep(POLL_S)
-
-
-class Held:
-    """What Redis holds, from outside."""
-
-    def __init__(self, pipeline: Pipeline, server: LocalRedis) -> None:
-        self._pipeline, self._client = pipeline, redis.Redis.from_url(server.url, decode_responses=True)
-
-    def __enter__(self) -> Held:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-
-    def seq(self) -> int:
-        """The seqs of all watermarks added up."""
-        keys = (f"shoal:{{{self._pipeline.prefix}:{p}}}:watermark" for p in range(self._pipeline.partitions))
-        return sum(int(self._client.hget(key, "seq") or 0) for key in keys)
-
-    def tamper(self) -> None:
-        """Make somebody up, and lie about everybody else in one set."""
-        base = f"shoal:{{{self._pipeline.prefix}:0}}:"
-        self._client.sadd(f"{base}m:rfm:champions", "nobody", *self._client.smembers(f"{base}m:rfm:lost"))
-        self._client.hset(f"{base}c:nobody", mapping={"rfm": "champions", "epoch": 1, "seq": 1})
-
-    def values(self, partition: int) -> tuple[Values, Values]:
-        """By customer, and by value."""
-        prefix = self._pipeline.prefix
-        return held_in(self._client, prefix, partition), listed_in(self._client, prefix, partition)
 
 
 async def members(pipeline: Pipeline, partition: int) -> Values:
@@ -216,6 +138,34 @@ async def test_redis_away_is_waited_for_and_said(
             assert sink.end() == 0
             server.thaw()
             assert "Traceback" not in sink.log
+
+
+async def test_kafka_away_is_waited_for_and_said(prefix: str, tmp_path: Path, server: LocalRedis) -> None:
+    """The broker is killed and started again under a running sink, which goes on; SIGTERM still ends it."""
+    with LocalKafka(tmp_path / "kafka") as broker:
+        pipeline = await Pipeline(broker.bootstrap, prefix, tmp_path).create()
+        log = replay(days=60)
+        half = len(log) // 2
+        with Held(pipeline, server) as held, Sink(pipeline, server) as sink:
+            await pipeline.produce(log[:half])
+            with pipeline.worker() as worker:
+                await pipeline.wait_until_done(worker)
+                assert worker.end() == 0
+            total = await last_seq(pipeline)
+            await sink.until(lambda: held.seq() == total)
+            broker.kill()
+            await sink.until(lambda: "WARNING sinks.delivery: Kafka does not answer" in sink.log)
+            broker.start()
+            await pipeline.produce(log[half:])
+            with pipeline.worker() as worker:
+                await pipeline.wait_until_done(worker)
+                assert worker.end() == 0
+            total = await last_seq(pipeline)
+            await sink.until(lambda: held.seq() == total)
+            await sink.until(lambda: "Kafka answers again" in sink.log)
+            await assert_same(pipeline, held)
+            assert sink.end() == 0
+            assert "Traceback" not in sink.log and "ERROR sinks" not in sink.log
 
 
 def test_what_cannot_pass_ends_the_command_with_one_line(kafka: str, prefix: str, server: LocalRedis) -> None:
