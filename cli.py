@@ -16,18 +16,19 @@ from typing import Any, Literal, cast
 
 import click
 
-from agents import measure_lag, sweep_deadlines, update_customers
+from agents import hold_name, measure_lag, sweep_deadlines, update_customers
 from clock import SystemClock
 from errors import DefinitionError, SettingsError, ShoalError
 from settings import Settings
 from sinks.delivery import Delivery
 from sinks.redis import RedisSink
 from sinks.snapshot import Source
-from streams.app import create_app
+from streams.app import create_app, group_id
 from streams.change_feed import as_line, changes
 from streams.customer_card import customer_card
 from streams.kafka.broker_clock import BrokerClock
 from streams.kafka.running import configure_logging, run
+from streams.kafka.worker_name import WorkerName
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import load_path
@@ -183,20 +184,27 @@ async def _serve(settings: Settings, definition: Definition, web: Web) -> int:
         )
 
     broker = BrokerClock(settings.kafka, settings.prefix, clock) if settings.clock == "wall" else None
+    named = settings.worker_id
+    name = WorkerName(settings.kafka, settings.prefix, group_id(settings.prefix), named) if named else None
     try:
         if broker is not None:
             # Before joining the group: a worker that may not serve must not take partitions over.
             await broker.check()
+        if name is not None:
+            await name.claim()
         app = create_app(settings, engine, web_url=web.url)
         update_customers.register(app)
         measure_lag.register(app)
         if broker is not None:
             sweep_deadlines.register(app, clock, broker)
+        if name is not None:
+            hold_name.register(app, name)
         web.worker = Worker(app, definition, evaluator, clock, settings.partitions, broker)
         return await run(app)
     finally:
-        if broker is not None:
-            await broker.close()
+        for each in (broker, name):
+            if each is not None:
+                await each.close()
 
 
 async def _delivered(settings: Settings, *, rebuild: bool, once: bool) -> None:

@@ -108,6 +108,10 @@ class LocalRedisFailed(SinkError):
     """The Redis this machine runs for demo and tests could not be found or started."""
 
 
+class NameTaken(KafkaError):
+    """Another worker has started under this one's name."""
+
+
 class ClockSkew(KafkaError):
     """This machine's wall time is not the broker's: deadlines would come too soon or too late."""
 

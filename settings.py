@@ -189,6 +189,12 @@ class Settings:
         "Silence after which another worker takes over this one's partitions.",
         _whole(1000, 300_000),
     )
+    worker_id: str = _setting(
+        "SHOAL_WORKER_ID",
+        "",
+        "This worker's own name: restarted within the session timeout, it gets its partitions back.",
+        _matching(r"[A-Za-z0-9._-]{0,100}", "at most 100 of A-Z a-z 0-9 . _ -"),
+    )
     web_host: str = _setting(
         "SHOAL_WEB_HOST",
         "127.0.0.1",

@@ -43,6 +43,10 @@ class AppSettings(Protocol):
     def session_timeout_ms(self) -> int:
         """Silence after which another worker takes over."""
 
+    @property
+    def worker_id(self) -> str:
+        """The worker's own name in the group; empty for one that comes and goes."""
+
 
 class ShoalApp(faust.App):
     """A Faust app whose partitions keep their state, offsets and outputs in their own transactions."""
@@ -146,6 +150,8 @@ def _options(settings: AppSettings) -> dict[str, Any]:
         "consumer_max_fetch_size": FETCH_BYTES_MAX,
         "broker_max_poll_records": settings.chunk_records_max,
         "broker_session_timeout": session_s,
+        # A member with a name keeps its partitions while it is away for less than a session.
+        "consumer_group_instance_id": settings.worker_id or None,
         "broker_heartbeat_interval": min(3.0, session_s / 4),
         # Faust demands more than the session timeout.
         "broker_request_timeout": session_s + 15.0,

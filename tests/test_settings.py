@@ -42,6 +42,7 @@ def test_every_variable_reaches_its_own_field() -> None:
             "SHOAL_KAFKA_WAIT_S_MAX": "2",
             "SHOAL_EVENTS_RETENTION_MS": "-1",
             "SHOAL_SESSION_TIMEOUT_MS": "6000",
+            "SHOAL_WORKER_ID": "worker-0",
             "SHOAL_WEB_HOST": "0.0.0.0",
             "SHOAL_WEB_PORT": "8080",
             "SHOAL_WEB_URL": "http://10.0.0.7:8080",
@@ -53,7 +54,7 @@ def test_every_variable_reaches_its_own_field() -> None:
     )
     assert dataclasses.astuple(read) == (
         *("one:9092,[::1]:9093", "test.x", "event", Path("/etc/shoal.yaml"), 4, 3, 7, 9, 100_000, 2, -1),
-        *(6000, "0.0.0.0", 8080, "http://10.0.0.7:8080"),
+        *(6000, "worker-0", "0.0.0.0", 8080, "http://10.0.0.7:8080"),
         *(SecretUrl("rediss://shoal:secret@cache.example:6380/2"), 50, 900, "DEBUG"),
     )
 

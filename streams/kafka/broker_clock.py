@@ -27,6 +27,8 @@ SKEW_MS_MAX = 30_000
 """Wall time further than this from the broker's is refused."""
 
 CHECK_S = 10.0
+JUMP_MS = 1_000
+"""A wall clock that differs by more from what the process's stopwatch says is compared at once."""
 REQUEST_TIMEOUT_S = 10.0
 _APPEND_TIME = 1
 
@@ -42,7 +44,7 @@ class Reading:
 
     @property
     def offset_ms(self) -> int:
-        """How far the wall time is surely ahead of the broker's (negative: behind); a slow answer is no skew."""
+        """How far the wall time is surely ahead (negative: behind); a slow answer is no skew."""
         if self.before_ms > self.broker_ms:
             return self.before_ms - self.broker_ms
         return min(0, self.after_ms - self.broker_ms)
@@ -57,7 +59,7 @@ class BrokerClock:
         self.last: Reading | None = None
 
     async def check(self) -> Reading:
-        """Compare now. Raises ClockSkew, KafkaUnavailable, TopicMismatch when the topic keeps writers' times."""
+        """Compare now. Raises ClockSkew, KafkaUnavailable; TopicMismatch for writers' times in the topic."""
         before_ms = self._clock.now_ms()
         try:
             producer = await self._connected()
@@ -87,7 +89,7 @@ class BrokerClock:
         if last is not None:
             passed_s = time.monotonic() - last.taken_s
             off_ms = abs(now_ms - last.after_ms - passed_s * 1000)
-            if passed_s < CHECK_S and off_ms <= SKEW_MS_MAX / 30:
+            if passed_s < CHECK_S and off_ms <= JUMP_MS:
                 return
         await self.check()
 

@@ -89,14 +89,17 @@ async def run(app: ShoalApp, *, stop: asyncio.Event | None = None, report_s: flo
             app.give_up(TimeoutError(f"the worker did not start within {START_S_MAX:g} s"))
         await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # What crashes from here on does so because it is being stopped: Faust's fetcher does, when
+        # that happens in the middle of a rebalance. What counts is whether everything was committed.
+        crash = app.crash_reason
         for task in (stopped, started, reporting):
             task.cancel()
         clean = await _stop(app)
         ended.cancel()
         log.info("%s", app.owner.report())
-    if app.fatal is None and app.crash_reason is not None:
-        log.error("the worker crashed: %r", app.crash_reason)
-    return 0 if stop.is_set() and clean and app.fatal is None and app.crash_reason is None else 1
+    if app.fatal is None and crash is not None:
+        log.error("the worker crashed: %r", crash)
+    return 0 if stop.is_set() and clean and app.fatal is None and crash is None else 1
 
 
 async def _stop(app: ShoalApp) -> bool:

@@ -94,7 +94,9 @@ class Room:
         # What made a customer pending before this chunk is not looked up, for it seldom is.
         event_id = EVENT_ID_BYTES_MAX if table.pending_event_id else work.event_id_bytes_max
         membership = 2 * ids + accounts + self.membership_bytes(0, 0)
-        return table.row_bytes_max(slots) + membership + event_id, 2 * ids + accounts + event_id + self._change_bytes
+        return table.row_bytes_max(
+            slots
+        ) + membership + event_id, 2 * ids + accounts + event_id + self._change_bytes
 
     def _facts_bytes(self, work: Work, rows: Int64s, everybody: Int64s, place: Int64s) -> int:
         """Return what the facts add to rows and pages: themselves, their traits, and keys of pages."""
@@ -107,7 +109,9 @@ class Room:
         keys = filled // 32 + np.where(filled >= 32, pages.sealed[everybody] - pages.dropped[everybody], 0)
         total = FACT.itemsize * len(rows) + int((keys * (KEY_BYTES + slots.lengths_of(everybody))).sum())
         facts = work.facts
-        for row in (facts.traits.keys() | facts.account_id.keys()) if facts.traits or facts.account_id else ():
+        for row in (
+            (facts.traits.keys() | facts.account_id.keys()) if facts.traits or facts.account_id else ()
+        ):
             if rows[0] <= row <= rows[-1]:
                 value = work.chunk.records[int(facts.position[row])].value or b""
                 traits = len(facts.traits.get(row, ())) + 1
@@ -117,7 +121,7 @@ class Room:
     def _instants(
         self, slots: Int64s, place: Int64s, occurred_ms: Int64s, clock_ms: int, until_ms: int
     ) -> Int64s:
-        """Return int64[n]: the deadlines that facts of each customer can make after the clock, up to a time."""
+        """Return int64[n]: the deadlines each customer's facts can make after the clock, up to a time."""
         count = np.zeros(len(slots), np.int64)
         for runs in (self._table.orders, self._table.refunds):
             for span in self._spans:
@@ -132,7 +136,7 @@ class Room:
 
 
 def smaller(work: Work, piece: Piece) -> Piece | None:
-    """Return about half of a piece, cut where one may be cut; None when it is one fact, or one tick's sweep."""
+    """Return about half of a piece; None when it is one fact, or the sweep of one tick."""
     ticks = piece.tick_end - work.tick
     if piece.cut_sweep:
         return None

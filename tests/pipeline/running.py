@@ -252,14 +252,14 @@ class Worker:
         self.check()
         assert self.end(signal.SIGKILL) == -signal.SIGKILL
 
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds_max: float = DONE_S_MAX) -> int:
         """Send a signal, wait for the end, return the exit status."""
         self.send(number)
-        return self.wait()
+        return self.wait(seconds_max)
 
-    def wait(self) -> int:
-        """Wait for the end, return the exit status."""
-        return self._process.wait(DONE_S_MAX)
+    def wait(self, seconds_max: float = DONE_S_MAX) -> int:
+        """Wait for the end, return the exit status; an error of the test if it does not come."""
+        return self._process.wait(seconds_max)
 
     async def said(self, phrase: str, times: int = 1) -> None:
         """Return when its log holds `phrase`."""

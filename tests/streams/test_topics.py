@@ -11,7 +11,16 @@ from deploy.local.kafka import free_port
 from errors import KafkaUnavailable, TopicMismatch
 from streams.topics import DAY_MS, RETENTION_MARGIN_MS, check_topics, ensure_topics, publish_schemas, topics
 
-NAMES = ("customers", "dead-letters", "definitions", "events", "memberships", "schemas", "segment-changes")
+NAMES = (
+    "clock",
+    "customers",
+    "dead-letters",
+    "definitions",
+    "events",
+    "memberships",
+    "schemas",
+    "segment-changes",
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -36,7 +45,9 @@ async def test_all_topics_are_created_with_their_partitions(
     created = await ensure_topics(kafka, prefix, 3)
     assert created == tuple(f"{prefix}.{name}" for name in NAMES)
     counts = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics(list(created))}
-    assert counts == {f"{prefix}.{name}": 1 if name in ("definitions", "schemas") else 3 for name in NAMES}
+    assert counts == {
+        f"{prefix}.{name}": 1 if name in ("clock", "definitions", "schemas") else 3 for name in NAMES
+    }
 
 
 async def test_the_policies_kafka_holds_are_the_stated_ones(

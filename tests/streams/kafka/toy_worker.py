@@ -30,6 +30,7 @@ class ToySettings:
     prefix: str
     chunk_records_max: int = 2000
     session_timeout_ms: int = 6000
+    worker_id: str = ""
 
 
 class FailingLog(KafkaPartitionLog):

@@ -27,7 +27,9 @@ def partition(bytes_max: int = 8 << 20, rows_max: int = 5_000, **options: Any) -
     return SimulatedPartition(DEFINITION, bounds=Bounds(rows_max, bytes_max), **options)
 
 
-def order(p: SimulatedPartition, customer: str, at: int, n: object, amount: int = 10_000, **more: Any) -> None:
+def order(
+    p: SimulatedPartition, customer: str, at: int, n: object, amount: int = 10_000, **more: Any
+) -> None:
     """One order."""
     fields = {"event_id": f"e{n}", "occurred_at": at, "order_id": f"o{n}"}
     p.event("Purchased", customer, {**fields, "amount_minor": amount, "currency": "GBP", **more})
@@ -68,7 +70,7 @@ def change_heavy(p: SimulatedPartition) -> None:
 
 
 def deadline_heavy(p: SimulatedPartition) -> None:
-    """200 customers with orders in a row, then two years of daily ticks in one chunk: time alone moves them."""
+    """200 customers with orders in a row, then two years of daily ticks: time alone moves them."""
     for n in range(2_000):
         order(p, f"c{n % 200}", T0 + n * 3_600_000, n, 40_000)
     for day in range(84, 800):
