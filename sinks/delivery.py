@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError as ClientError
 
 from errors import KafkaUnavailable, RecordError, ShoalError, SinkGap, SinkUnavailable
 from schemas.changes import decode_change
-from sinks.contract import Batch, RebuildableSink, Watermark
+from sinks.contract import Batch, RebuildableSink, Watermark, follows
 from sinks.snapshot import Source, close_quietly, take_snapshot, unreadable
 
 log = logging.getLogger(__name__)
@@ -138,24 +138,27 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         return fetched
 
     async def _deliver(self, partition: int, records: list[Any]) -> None:
-        batch = Batch(partition, [_change(record) for record in records], records[-1].offset + 1)
-        try:
-            self.delivered += await self._patiently("the sink", lambda: self._sink.deliver(batch))
-        except SinkGap as error:
-            first = batch.changes[0]["epoch"], batch.changes[0]["seq"]
-            # Going back to the watermark helps when the sink lost its latest; the same hole again
-            # means that the log does not hold what is missing.
-            again = self._last_gap.get(partition) == first
-            if again:
-                self._to_rebuild.add(partition)
-            self._last_gap[partition] = first
-            self._held.pop(partition, None)
-            log.warning("%s: %s", error, "it is rebuilt" if again else "it is resumed from its watermark")
-            return
-        self._last_gap.pop(partition, None)
-        if partition in self._held:
-            last = batch.changes[-1]
-            self._held[partition] = Watermark(last["epoch"], last["seq"], batch.next_offset)
+        """Deliver what was fetched of a partition, batch by batch, up to a hole if there is one."""
+        for batch in _batches(partition, records):
+            try:
+                self.delivered += await self._patiently("the sink", partial(self._sink.deliver, batch))
+            except SinkGap as error:
+                self._mend(batch, error)
+                return
+            if partition in self._held:
+                last = batch.changes[-1]
+                self._held[partition] = Watermark(last["epoch"], last["seq"], batch.next_offset)
+
+    def _mend(self, batch: Batch, error: SinkGap) -> None:
+        """Have the partition resumed; rebuilt, if that was tried and the same hole is there again."""
+        first = batch.changes[0]["epoch"], batch.changes[0]["seq"]
+        # Going back to the watermark helps when the sink lost its latest, not when the log did.
+        again = self._last_gap.get(batch.partition) == first
+        if again:
+            self._to_rebuild.add(batch.partition)
+        self._last_gap[batch.partition] = first
+        self._held.pop(batch.partition, None)
+        log.warning("%s: %s", error, "it is rebuilt" if again else "it is resumed from its watermark")
 
     async def _resume_new(self) -> None:
         for where in self._consumer.assignment():
@@ -295,6 +298,22 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             heartbeat_interval_ms=self._session_timeout_ms // 5,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
+
+
+def _batches(partition: int, records: list[Any]) -> Iterator[Batch]:
+    """Cut records where a number is missing: a hole within a batch is refused, one before it is mended."""
+    changes: list[dict[str, Any]] = []
+    offset = 0
+    for record in records:
+        change = _change(record)
+        if changes and not follows(
+            (change["epoch"], change["seq"]), (changes[-1]["epoch"], changes[-1]["seq"])
+        ):
+            yield Batch(partition, changes, offset)
+            changes = []
+        changes.append(change)
+        offset = record.offset + 1
+    yield Batch(partition, changes, offset)
 
 
 def _change(record: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A change and the membership it leads to are one transaction, but become visible apart, for each
 partition of a topic learns of a commit on its own. So the place to go on is not where the changes
 end now: it is found by number, at or before the latest change the memberships reflect. What is
-then read twice is passed over by each customer's own (epoch, seq).
+not visible there yet and comes later is passed over by each customer's own (epoch, seq).
 """
 
 from __future__ import annotations
@@ -123,22 +123,23 @@ async def _members(consumer: AIOKafkaConsumer, where: TopicPartition) -> dict[st
 async def _resumption(
     consumer: AIOKafkaConsumer, where: TopicPartition, latest: tuple[int, int]
 ) -> Watermark:
-    """Return a watermark before every change that is later than `latest`, looking ever further back."""
+    """Return a watermark at the last change up to `latest`, looking for it ever further back from the end."""
     consumer.assign([where])
     first, end = await _extent(consumer, where)
-    found, back = None, 1
-    while end > first:
-        at = max(first, end - back)
+    at, back = end, 1
+    while at > first:
+        at, back = max(first, end - back), back * 4
+        last = None
         async for record in _records(consumer, where, at, end):
-            found = record
-            break
-        if found is not None:
-            change = _decoded(found)
-            if at == first or (change["epoch"], change["seq"]) <= latest:
-                return Watermark(change["epoch"], change["seq"] - 1, found.offset)
-        if at == first:
-            break
-        back *= 4
+            change = _decoded(record)
+            if (change["epoch"], change["seq"]) > latest:
+                if last is None and at == first:
+                    # The members are older than all changes kept: begin with the first of those.
+                    last = Watermark(change["epoch"], change["seq"] - 1, record.offset)
+                break
+            last = Watermark(change["epoch"], change["seq"], record.offset + 1)
+        if last is not None:
+            return last
     return Watermark(*latest, end)
 
 
