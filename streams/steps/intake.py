@@ -23,6 +23,19 @@ Mode = Literal["event", "wall"]
 _TICK_IN_WALL_MODE = "Tick: this pipeline runs on the wall clock; replay into one with SHOAL_CLOCK=event"
 
 
+RECORD_BYTES_MAX = 1 << 20
+"""A longer value is not looked into."""
+
+
+def _withheld(record: Record, aside: Mapping[int, str]) -> RecordError:
+    """Say why a record was not read."""
+    if record.offset in aside:
+        return ApplyFailed(aside[record.offset])
+    return InvalidField(
+        f"value: expected at most {RECORD_BYTES_MAX} bytes, got {len(record.value or b'')}; send less in one event"
+    )
+
+
 class _SetAside:
     """A record whose value is withheld, so that reading it cannot fail again."""
 
@@ -50,12 +63,14 @@ def read_chunk(
     records that must not be applied to the reason.
     """
     records: Sequence[Record] = chunk.records
-    if aside:
-        records = [_SetAside(record) if record.offset in aside else record for record in records]
+    large = {record.offset for record in records if len(record.value or b"") > RECORD_BYTES_MAX}
+    withheld = aside.keys() | large
+    if withheld:
+        records = [_SetAside(record) if record.offset in withheld else record for record in records]
     reading = read(records, partition=partition, definition=definition)
     facts = reading.facts
     dead: list[tuple[int, RecordError]] = [
-        (at, ApplyFailed(aside[records[at].offset]) if records[at].offset in aside else error)
+        (at, _withheld(chunk.records[at], aside) if records[at].offset in withheld else error)
         for at, error in reading.dead
     ]
     if mode == "wall":

@@ -2,6 +2,7 @@
 
 trusting: a partition's state is kept over a rebalance whatever others wrote meanwhile;
 own-ids: transactions carry the process's own id, so that nobody fences a former owner;
+poisoned: a chunk in which a value says "poison" cannot be applied, until that record is set aside;
 skewed: the wall clock is off by the milliseconds in the file SHOAL_TEST_SKEW, as they stand there.
 """
 
@@ -14,6 +15,9 @@ import cli
 from clock import SystemClock
 from streams.kafka.log import LogNames
 from streams.kafka.partition import Partition
+from streams.kafka.seam import Chunk
+from streams.steps.engine import PartitionEngine
+from streams.steps.work import Work
 
 
 async def trust(self: Partition) -> bool:
@@ -24,6 +28,17 @@ async def trust(self: Partition) -> bool:
 def own_id(self: LogNames) -> str:
     """Differ from process to process."""
     return f"{self.group}-{self.topic('events')}-{self.partition}-{os.getpid()}"
+
+
+read_on = PartitionEngine.begin
+
+
+def fail_on_poison(self: PartitionEngine, chunk: Chunk) -> Work:
+    """Fail on what is not known to be poison yet."""
+    for record in chunk.records:
+        if b"poison" in (record.value or b"") and record.offset not in self._aside:
+            raise ValueError(f"poison at {record.offset}")
+    return read_on(self, chunk)
 
 
 right_time = SystemClock.now_ms
@@ -40,6 +55,8 @@ def alter(what: str) -> None:
         Partition._is_current = trust  # type: ignore[method-assign]  # The mutation.
     elif what == "own-ids":
         LogNames.transactional_id = property(own_id)  # type: ignore[assignment]  # The mutation.
+    elif what == "poisoned":
+        PartitionEngine.begin = fail_on_poison  # type: ignore[method-assign]  # The mutation.
     elif what == "skewed":
         SystemClock.now_ms = wrong_time  # type: ignore[method-assign]  # The mutation.
     else:

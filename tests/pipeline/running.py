@@ -108,7 +108,7 @@ class Pipeline:
     async def produce(self, records: Iterable[Produced]) -> None:
         """Append to `events`, in order within each partition."""
         async with AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap, enable_idempotence=True, linger_ms=5
+            bootstrap_servers=self.bootstrap, enable_idempotence=True, linger_ms=5, max_request_size=2 << 20
         ) as producer:
             for partition, key, value in records:
                 await producer.send(self.topic("events"), key=key, value=value, partition=partition)
