@@ -108,6 +108,10 @@ class LocalRedisFailed(SinkError):
     """The Redis this machine runs for demo and tests could not be found or started."""
 
 
+class MembershipLost(KafkaError):
+    """The worker is no member of its consumer group, and would not become one by itself."""
+
+
 class NameTaken(KafkaError):
     """Another worker has started under this one's name."""
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import faust
 from faust.types import TP
 
+from streams.kafka.assignor import ReturningAssignor
 from streams.kafka.log import KafkaPartitionLog, LogNames
 from streams.kafka.owner import Owner
 from streams.kafka.recovery import FencedTableManager
@@ -143,6 +144,7 @@ def _options(settings: AppSettings) -> dict[str, Any]:
         "broker": [f"kafka://{address}" for address in settings.kafka.split(",")],
         "store": "memory://",
         "TableManager": FencedTableManager,
+        "PartitionAssignor": ReturningAssignor,
         "web_enabled": False,
         "topic_allow_declare": False,
         "topic_disable_leader": True,

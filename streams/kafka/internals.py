@@ -45,6 +45,15 @@ def generation(consumer: AIOKafkaConsumer) -> int:
     return int(consumer._coordinator.generation)
 
 
+def coordination_error(consumer: AIOKafkaConsumer) -> BaseException | None:
+    """Return what ended the consumer's membership of its group; aiokafka tells only who calls its API.
+
+    Without that task nothing is ever assigned again, and the worker would stay, doing nothing.
+    """
+    task = consumer._coordinator._coordination_task
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
 def rejoin(consumer: AIOKafkaConsumer) -> None:
     """Ask for a rebalance; there is no public way to."""
     consumer._coordinator.request_rejoin()

@@ -7,14 +7,20 @@ import contextlib
 import logging
 import signal
 
+from errors import MembershipLost
 from streams.app import ShoalApp
 from streams.kafka import reading
+from streams.kafka.transport import ChunkConsumer
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 10.0
 START_S_MAX = 120.0
-STOP_S_MAX = 45.0
+STOP_S_MAX = 35.0
+"""With what settling takes before, and closing after, less than 45 s in all."""
+WATCH_S = 1.0
+REBALANCE_S_MAX = 120.0
+"""Twice what Kafka waits for the slowest member."""
 
 QUIET = ("faust", "mode", "aiokafka")
 """Their INFO is about themselves; warnings and errors are kept."""
@@ -80,6 +86,7 @@ async def run(app: ShoalApp, *, stop: asyncio.Event | None = None, report_s: flo
     stopped = asyncio.create_task(stop.wait())
     started = asyncio.create_task(app.start())
     reporting = asyncio.create_task(_report(app, report_s))
+    watching = asyncio.create_task(_watch(app))
     ended = asyncio.create_task(app.wait_until_stopped())
     try:
         await asyncio.wait({stopped, started}, timeout=START_S_MAX, return_when=asyncio.FIRST_COMPLETED)
@@ -92,7 +99,7 @@ async def run(app: ShoalApp, *, stop: asyncio.Event | None = None, report_s: flo
         # What crashes from here on does so because it is being stopped: Faust's fetcher does, when
         # that happens in the middle of a rebalance. What counts is whether everything was committed.
         crash = app.crash_reason
-        for task in (stopped, started, reporting):
+        for task in (stopped, started, reporting, watching):
             task.cancel()
         clean = await _stop(app)
         ended.cancel()
@@ -117,6 +124,20 @@ async def _stop(app: ShoalApp) -> bool:
         log.warning("stopping Faust: ignored %r", error)
     await reading.close_quietly(app.owner.close(), "the partitions")
     return clean
+
+
+async def _watch(app: ShoalApp) -> None:
+    """Give up when the worker is no member of its group any more, or has been kept waiting for too long."""
+    waited_s = 0.0
+    while app.fatal is None:
+        await asyncio.sleep(WATCH_S)
+        consumer = app.consumer
+        error = consumer.membership_error() if isinstance(consumer, ChunkConsumer) else None
+        if error is not None:
+            app.give_up(MembershipLost(f"this worker fell out of its group: {error!r}"))
+        waited_s = waited_s + WATCH_S if app.rebalancing else 0.0
+        if waited_s > REBALANCE_S_MAX:
+            app.give_up(MembershipLost(f"a rebalance did not end within {REBALANCE_S_MAX:g} s"))
 
 
 async def _report(app: ShoalApp, every_s: float) -> None:

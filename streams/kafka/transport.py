@@ -140,6 +140,11 @@ class ChunkConsumer(driver.Consumer):
         """See `ChunkThread.seek_to`."""
         return await self._thread.seek_to(tp, offset, generation)
 
+    def membership_error(self) -> BaseException | None:
+        """Return what ended the membership of the group, None while it lasts or before it begins."""
+        consumer = getattr(self._thread, "_consumer", None)
+        return None if consumer is None else internals.coordination_error(consumer)
+
     async def rejoin(self) -> None:
         """See `ChunkThread.rejoin`."""
         await self._thread.rejoin()

@@ -3,6 +3,7 @@
 trusting: a partition's state is kept over a rebalance whatever others wrote meanwhile;
 own-ids: transactions carry the process's own id, so that nobody fences a former owner;
 poisoned: a chunk in which a value says "poison" cannot be applied, until that record is set aside;
+misassigned: what the group assigns cannot be understood;
 skewed: the wall clock is off by the milliseconds in the file SHOAL_TEST_SKEW, as they stand there.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import cli
 from clock import SystemClock
+from streams.kafka.assignor import ReturningAssignor
 from streams.kafka.log import LogNames
 from streams.kafka.partition import Partition
 from streams.kafka.seam import Chunk
@@ -41,6 +43,11 @@ def fail_on_poison(self: PartitionEngine, chunk: Chunk) -> Work:
     return read_on(self, chunk)
 
 
+def misunderstand(self: ReturningAssignor, assignment: object) -> None:
+    """Fail."""
+    raise AssertionError("misunderstood")
+
+
 right_time = SystemClock.now_ms
 
 
@@ -57,6 +64,8 @@ def alter(what: str) -> None:
         LogNames.transactional_id = property(own_id)  # type: ignore[assignment]  # The mutation.
     elif what == "poisoned":
         PartitionEngine.begin = fail_on_poison  # type: ignore[method-assign]  # The mutation.
+    elif what == "misassigned":
+        ReturningAssignor.on_assignment = misunderstand  # type: ignore[method-assign]  # The mutation.
     elif what == "skewed":
         SystemClock.now_ms = wrong_time  # type: ignore[method-assign]  # The mutation.
     else:

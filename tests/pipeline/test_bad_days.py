@@ -83,7 +83,7 @@ async def test_records_over_a_mebibyte_are_set_aside(kafka: str, prefix: str, tm
 
 async def test_kafka_away_in_mid_replay_leaves_no_trace(tmp_path: Path, prefix: str) -> None:
     """The broker dies under load and comes back: the worker lives, and nothing is lost or doubled."""
-    log = list(stream(events=3_000, customers=120, partitions=2, days=500, tick_ms=DAY_MS))
+    log = list(stream(events=2_000, customers=120, partitions=2, days=500, tick_ms=DAY_MS))
     with LocalKafka(tmp_path / "kafka") as broker:
         pipeline = await Pipeline(broker.bootstrap, prefix, tmp_path).create()
         await pipeline.produce(log)

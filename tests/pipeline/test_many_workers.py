@@ -221,3 +221,11 @@ async def test_of_two_workers_with_one_name_one_ends(kafka: str, prefix: str, tm
             await pipeline.wait_until_done(newer)
             assert newer.end() == 0
     assert await assert_as_undisturbed(pipeline) > 10
+
+
+async def test_a_worker_that_falls_out_of_its_group_ends(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """The client's own task has ended, and says so to nobody: exit 1 and why, instead of idling for ever."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    with pipeline.worker("misassigned") as worker:
+        assert worker.wait(SERVES_OR_ENDS_S) == 1
+        assert "MembershipLost" in worker.log and "misunderstood" in worker.log
