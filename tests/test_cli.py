@@ -40,7 +40,9 @@ def environment(**settings: str) -> dict[str, str]:
     return {**others, **{f"SHOAL_{name.upper()}": value for name, value in settings.items()}}
 
 
-@pytest.mark.parametrize("command", [("worker",), ("topics",), ("changes",), ("customer", "c1")])
+@pytest.mark.parametrize(
+    "command", [("worker",), ("topics",), ("changes",), ("customer", "c1"), ("sink", "redis")]
+)
 def test_every_problem_is_told_before_anything_starts(command: tuple[str, ...], tmp_path: Path) -> None:
     """Wrong settings and a wrong segments.yaml together: exit 2, one line each, Kafka not asked."""
     path = tmp_path / "segments.yaml"
@@ -60,7 +62,9 @@ def test_a_definition_that_cannot_be_read_is_a_problem_of_the_settings(tmp_path:
     assert "SHOAL_DEFINITIONS" in done.stderr and "No such file" in done.stderr
 
 
-@pytest.mark.parametrize("command", [("worker",), ("topics",), ("changes",), ("customer", "c1")])
+@pytest.mark.parametrize(
+    "command", [("worker",), ("topics",), ("changes",), ("customer", "c1"), ("sink", "redis")]
+)
 def test_kafka_away_is_said_with_its_address_after_a_bounded_wait(command: tuple[str, ...]) -> None:
     """Exit 1, one line, no stack."""
     done = shoal(*command, kafka="127.0.0.1:1", kafka_wait_s_max="1")

@@ -48,9 +48,13 @@ class Sink:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait, return the exit status."""
+        self.send(number)
+        return self.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
         if self._process.poll() is None:
             self._process.send_signal(number)
-        return self.wait()
 
     def wait(self) -> int:
         """Wait for the end, return the exit status."""

@@ -116,6 +116,42 @@ async def test_a_rebuild_under_way_loses_no_change_that_comes_meanwhile(
         assert await assert_same(pipeline, held) > 100
 
 
+async def test_partitions_that_move_between_sinks_lose_nothing(
+    kafka: str, prefix: str, tmp_path: Path, server: LocalRedis
+) -> None:
+    """A second one joins under load, the first is frozen past its session and wakes, the second leaves."""
+    pipeline, log = await Pipeline(kafka, prefix, tmp_path).create(), replay()
+    with (
+        pipeline.worker(chunk_records_max=50) as worker,
+        Held(pipeline, server) as held,
+        Sink(pipeline, server) as first,
+    ):
+        await pipeline.produce(part(log, 0))
+        await first.until(lambda: held.seq() > 0)
+        with Sink(pipeline, server) as second:
+            await pipeline.produce(part(log, 1))
+            await second.until(lambda: "goes on at" in second.log)
+            first.send(signal.SIGSTOP)
+            await pipeline.produce(part(log, 2))
+            await second.until(lambda: {"partition 0 goes", "partition 1 goes"} <= said(second.log))
+            first.send(signal.SIGCONT)
+            await pipeline.produce(part(log, 3))
+            await pipeline.wait_until_done(worker)
+            assert second.end() == 0
+        await pipeline.produce(part(log, 4))
+        await pipeline.wait_until_done(worker)
+        total = await last_seq(pipeline)
+        await first.until(lambda: held.seq() == total)
+        assert await assert_same(pipeline, held) > 100
+        assert first.end() == 0
+        assert "Traceback" not in first.log
+
+
+def said(log: str) -> set[str]:
+    """Which of both partitions a log says were begun."""
+    return {each for each in ("partition 0 goes", "partition 1 goes") if each in log}
+
+
 async def test_redis_away_is_waited_for_and_said(
     kafka: str, prefix: str, tmp_path: Path, server: LocalRedis
 ) -> None:
