@@ -330,6 +330,22 @@ async def test_a_sweep_that_waits_for_kafka_ends_with_its_life(monkeypatch: pyte
         assert b.offsets == list(range(10)) and b.partition.is_idle
 
 
+async def test_a_sweep_ends_when_its_partition_fails() -> None:
+    """The transaction fails while more is to be swept: the state is void, the next life free to begin."""
+    async with bench() as b:
+        b.log.failing = {2}
+        await b.start()
+        b.engine.pieces_left = 10**6
+        b.partition.sweep(1_000)
+        await b.rest()
+        assert [type(error) for error in b.failures] == [TransactionFailed]
+        swept = len(b.engine.swept_ms)
+        await b.start()
+        b.offer(0, 10)
+        await b.rest()
+        assert len(b.engine.swept_ms) == swept and b.offsets == list(range(10))
+
+
 async def test_settling_stops_a_sweep_after_the_piece_it_is_at() -> None:
     """However many customers are due: what is evaluated is committed, the rest is due still."""
     async with bench() as b:
