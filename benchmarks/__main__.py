@@ -29,7 +29,7 @@ from streams.kafka.reading import extent, reader
 
 POLL_S = 0.2
 SECONDS_MAX = 900.0
-_STAGE = re.compile(r"(\w+) (\d+) ms(?=,|$)", re.MULTILINE)
+_STAGE = re.compile(r"(\w+) (\d+) ms(?=,|$)")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -108,8 +108,10 @@ async def run(options: argparse.Namespace, bootstrap: str) -> None:
     text = log.read_text()
     figures = worker.figures(text)
     stages: Counter[str] = Counter()
-    for name, ms in _STAGE.findall(text):
-        stages[name] += int(ms)
+    for line in text.splitlines():
+        # What the worker reports every few seconds ends with the stages.
+        if "partitions pending" in line:
+            stages.update({name: int(ms) for name, ms in _STAGE.findall(line)})
     print(
         f"worker: {seconds:.1f} s from start, {events / seconds:,.0f} events/s, {memory_mib:.0f} MiB at most"
     )

@@ -49,6 +49,17 @@ def enlarged(column: Column, rows: int, fill: Any = 0) -> Column:
     return larger
 
 
+_ROOMS = np.array([max(2, 1 << (need - 1).bit_length()) for need in range(1, 257)], np.int64)
+"""The rooms of the first needs, from 1 on: nearly all."""
+
+
+def _rooms(need: Int64s) -> Int64s:
+    """Return the least power of two that holds each `need`, and at least 2: most customers come back."""
+    if need.max() <= len(_ROOMS):
+        return _ROOMS[need - 1]
+    return np.left_shift(1, np.maximum(np.frexp((need - 1).astype(np.float64))[1], 1)).astype(np.int64)
+
+
 class Arena:
     """Blocks of rows in shared columns; block s holds rows [starts[s], starts[s] + lengths[s]).
 
@@ -102,8 +113,7 @@ class Arena:
 
     def _move(self, slots: Int64s, lengths: Int64s, need: Int64s) -> None:
         """Move blocks to rooms for `need` rows or more."""
-        # The least power of two that holds `need`, and at least 2: most customers come back.
-        room = np.left_shift(1, np.maximum(np.frexp((need - 1).astype(np.float64))[1], 1)).astype(np.int64)
+        room = _rooms(need)
         total = int(room.sum())
         self._reserved += total - int(self._room[slots].sum())
         if self._top + total > self.allocated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -67,22 +68,24 @@ class Strings:
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
-        whole, offsets = self.data.tobytes(), self.offsets.tolist()
-        return (whole[start:end] for start, end in zip(offsets, offsets[1:], strict=False))
+        whole = self.data.tobytes()
+        return (whole[start:end] for start, end in pairwise(self.offsets.tolist()))
 
     @property
     def lengths(self) -> Int64s:
         """int64[n]: bytes in each string."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def take(self, rows: Int64s) -> Strings:
         """Return the strings at `rows`, in that order, as a new packed column."""
-        lengths = self.lengths[rows]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
         offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        lengths.cumsum(out=offsets[1:])
         # Byte j of the result lies at the start of its string plus its place in it.
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        return Strings(self.data[np.repeat(self.offsets[rows], lengths) + within], offsets)
+        source = (starts - offsets[:-1]).repeat(lengths)
+        source += np.arange(len(source))
+        return Strings(self.data[source], offsets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,17 +71,21 @@ class Ledger:
         `fresh` promises that its id is new to the customer.
         """
         held = None if fresh else self.find(slot, fact)
-        if held is None:
-            recorded = self._flagged(slot, fact, fold_line_ms)
-            self._put(slot, recorded)
-            return recorded, False
-        if fact.rank >= held.rank:
-            return None, fact.rank != held.rank
-        self._take_out(slot, held)
-        recorded = self._flagged(slot, fact, fold_line_ms)
-        self._put(slot, recorded)
-        self.note_lost(slot, held)
-        return recorded, True
+        if held is not None:
+            if fact.rank >= held.rank:
+                return None, fact.rank != held.rank
+            self._take_out(slot, held)
+        order = self._order(slot, fact.link) if fact.link else None
+        if order is not None and order[0] < fold_line_ms:
+            # The order is past the fold line: the refund reduces nothing.
+            fact = fact._replace(code=fact.code | STALE)
+        if fact.link:
+            self._link(slot, fact, order)
+        else:
+            self._put(slot, fact)
+        if held is not None:
+            self.note_lost(slot, held)
+        return fact, held is not None
 
     def place(self, slot: int, fact: Fact) -> None:
         """Put back a fact that was on record and did not lose; for restoring."""
@@ -171,7 +175,10 @@ class Ledger:
         return None
 
     def _entry(self, slot: int) -> Entry:
-        return self.entries.setdefault(slot, Entry())
+        entry = self.entries.get(slot)
+        if entry is None:
+            entry = self.entries[slot] = Entry()
+        return entry
 
     def _order(self, slot: int, order_id: int) -> tuple[int, int] | None:
         """Return (time, paid) of a known order."""
@@ -186,14 +193,6 @@ class Ledger:
         at = run.position(slot, fact_id)
         return Fact(*run.entry(slot, at), fact_id, 0, code) if at >= 0 else None
 
-    def _flagged(self, slot: int, fact: Fact, fold_line_ms: int) -> Fact:
-        """Flag a refund whose order is past the fold line: it reduces nothing."""
-        if not fact.link:
-            return fact
-        order = self._order(slot, fact.link)
-        stale = order is not None and order[0] < fold_line_ms
-        return fact._replace(code=fact.code | STALE) if stale else fact
-
     def _put(self, slot: int, fact: Fact) -> None:
         if fact.kind == Kind.PURCHASED:
             self._set_order(slot, fact.id, fact.time, fact.value)
@@ -201,12 +200,18 @@ class Ledger:
             self._others.put(slot, fact.time, 0, fact.id)
         elif not fact.link and fact.value:
             self._refunds.put(slot, fact.time, fact.value, fact.id)
+        elif not fact.link:
+            self._entry(slot).refunds[fact.id] = fact
         else:
-            entry = self._entry(slot)
-            entry.refunds[fact.id] = fact
-            if fact.link:
-                entry.linked.setdefault(fact.link, []).append(fact.id)
-                self._resettle(slot, fact.link)
+            self._link(slot, fact, self._order(slot, fact.link))
+
+    def _link(self, slot: int, refund: Fact, order: tuple[int, int] | None) -> None:
+        """Put a linked refund, and what it leaves of its order if that has come."""
+        entry = self._entry(slot)
+        entry.refunds[refund.id] = refund
+        entry.linked.setdefault(refund.link, []).append(refund.id)
+        if order:
+            self._set_order(slot, refund.link, *order)
 
     def _take_out(self, slot: int, held: Fact) -> None:
         """Undo a content that is about to be replaced."""

@@ -223,9 +223,9 @@ class Runs:
 
     def entry(self, slot: int, position: int) -> tuple[int, int]:
         """Return (time, value) at an absolute position of the slot's run."""
-        sums = self.sums
-        before = int(sums[position - 1]) if position > self.starts[slot] else 0
-        return int(self.times[position]), int(sums[position]) - before
+        times, sums, _ = self._entries.columns
+        before = int(sums[position - 1]) if position > self._span(slot)[0] else 0
+        return int(times[position]), int(sums[position]) - before
 
     def remove(self, slot: int, fact_id: int) -> bool:
         """Take one entry out and rewrite the sums after it; False when there is no such id."""

@@ -45,11 +45,6 @@ class SeenSet:
             return fresh
         return self._add_distinct(keys)
 
-    def holds(self, keys: UInt64s) -> Bools:
-        """Return bool[n], True where a key may have been added before; False is certain. Adds nothing."""
-        found: Bools = self._search(np.maximum(keys, _ONE))[1] != _FREE
-        return found
-
     def _add_distinct(self, keys: UInt64s) -> Bools:
         table = self._table
         at, held = self._search(keys)

@@ -109,19 +109,6 @@ class CustomerTable(CustomerState):
         self._record(slots, records, fold_line_ms)
         return results
 
-    def may_know(self, facts: Facts, rows: Int64s, slots: Int64s) -> Bools:
-        """Return bool[n], True where a fact's id may be known already, or comes earlier in `rows`.
-
-        False is certain: applying the fact will add it and change nothing else. Nothing is applied.
-        """
-        keys = seen_keys(slots, self._cached_columns(facts).id[rows])
-        known = self._seen.holds(keys)
-        if len(keys) > 1:
-            order = np.argsort(keys, kind="stable")
-            again = keys[order[1:]] == keys[order[:-1]]
-            known[order[1:][again]] = True
-        return known
-
     def _cached_columns(self, facts: Facts) -> FactColumns:
         """Hash a chunk once however many calls apply it; only the last chunk is kept."""
         if self._columns_of is None or self._columns_of[0] is not facts:

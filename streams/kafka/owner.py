@@ -47,6 +47,7 @@ class Owner:
         self.ends: dict[int, int] = {}
         """Where each partition of `events` ended when last looked at; for metrics only."""
         self.progress = Progress()
+        self._stage_ms: dict[str, float] = {}
         self._turn = asyncio.Lock()
         self._engine_for, self._log_for = engine_for, log_for
         self._seek, self._rejoin, self._give_up = seek, rejoin, give_up
@@ -127,6 +128,8 @@ class Owner:
         """Settle and let go of everything."""
         await self.settle()
         await asyncio.gather(*(partition.close() for partition in self.partitions.values()))
+        # The last report comes after the end, when no engine is left to ask.
+        self._collect_stages()
         self.partitions.clear()
 
     def _new(self, number: int) -> Partition:
@@ -187,12 +190,15 @@ class Owner:
         except TimeoutError:
             return
 
-    def report(self) -> str:
-        """Return the progress line since the last one."""
-        stages: dict[str, float] = {}
+    def _collect_stages(self) -> None:
         for partition in self.partitions.values():
             stage_ms = getattr(partition.engine, "stage_ms", None)
             for name, spent in (stage_ms() if stage_ms else {}).items():
-                stages[name] = stages.get(name, 0.0) + spent
+                self._stage_ms[name] = self._stage_ms.get(name, 0.0) + spent
+
+    def report(self) -> str:
+        """Return the progress line since the last one."""
+        self._collect_stages()
+        stages, self._stage_ms = self._stage_ms, {}
         pending = sum(partition.engine.has_pending() for partition in self.partitions.values())
         return self.progress.line(pending=pending, stage_ms=stages)

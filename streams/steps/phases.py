@@ -74,7 +74,7 @@ def phases_of(
         after_ms = np.append(tick_ms, np.iinfo(np.int64).max)
         occurred = facts.occurred_at_ms[row]
         early = occurred > after_ms[tick]
-        plain = _is_plain(table, facts, row, slot) & (occurred > before_ms[tick]) & ~early
+        plain = _is_plain(facts, row) & (occurred > before_ms[tick]) & ~early
         if early.any():
             watched[np.searchsorted(everybody, slot[early])] = True
         joins = np.zeros(len(group_at), np.bool_)
@@ -97,15 +97,15 @@ def phases_of(
     )
 
 
-def _is_plain(table: CustomerTable, facts: Facts, row: Int64s, slot: Int64s) -> Bools:
+def _is_plain(facts: Facts, row: Int64s) -> Bools:
     """Return bool[n]: the fact adds itself to the state and changes nothing that was there.
 
-    Not so are linked refunds (they change an order), ids that may be known (a content may
-    replace another), and facts with an account (changes carry the account held at the time).
+    Not so are linked refunds (they change an order), and facts with an account (changes carry
+    the account held at the time). An id that is known needs no care: of two contents the lesser
+    stands, which is the earlier, and a fact that comes in order is later than all before it.
     """
     offsets = facts.order_id.offsets
     plain: Bools = offsets[row + 1] == offsets[row]
-    plain &= ~table.may_know(facts, row, slot)
     if facts.account_id:
         plain &= ~np.isin(row, np.fromiter(facts.account_id, np.int64))
     return plain

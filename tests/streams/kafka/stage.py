@@ -16,6 +16,11 @@ from types import TracebackType
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 
 from streams.app import group_id
 from streams.topics import ensure_topics
@@ -24,6 +29,9 @@ from tests.streams.kafka.toy_engine import PARTITION_ROW
 ROOT = Path(__file__).parents[3]
 DONE_S_MAX = 60.0
 Produced = dict[int, list[tuple[bytes, bytes]]]
+
+NOT_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+"""What a broker says of groups before the first one ever joined."""
 
 
 class Stage:
@@ -62,6 +70,8 @@ class Stage:
         await admin.start()
         try:
             offsets = await admin.list_consumer_group_offsets(group_id(self.prefix))
+        except NOT_YET:
+            return {}
         finally:
             await admin.close()
         return {tp.partition: at.offset for tp, at in offsets.items() if tp.topic == f"{self.prefix}.events"}

@@ -285,3 +285,72 @@ def test_wall_mode_sweeps_an_idle_partition() -> None:
         ("new", "event", T0),
         ("promising", "time_elapsed", T0 + 30 * DAY),
     ]
+
+
+def test_a_minute_of_an_outage_is_swept_before_what_came_later() -> None:
+    """A customer who stayed away for 40 days of backlog left at 30, and came back at 40."""
+    partition = SimulatedPartition(DEFINITION, mode="wall")
+    for order_id, at in (("a", T0), ("b", T0 + 40 * DAY)):
+        type_name, customer, fields = purchase(order_id, at, 1)
+        partition.event(type_name, customer, fields, timestamp=at)
+    partition.run(itertools.repeat(10))
+    assert [
+        (c["to"], c["cause"], c["effective_at"]) for c in partition.changes if c["dimension"] == "rfm"
+    ] == [
+        ("new", "event", T0),
+        ("promising", "time_elapsed", T0 + 30 * DAY),
+        ("new", "event", T0 + 40 * DAY),
+    ]
+
+
+@pytest.mark.parametrize("crash_at", range(6))
+def test_a_dead_letter_is_written_with_the_offset_that_passes_it(crash_at: int) -> None:
+    """Whichever commit is lost, in transactions of one customer, a bad record dies exactly once."""
+    partition = SimulatedPartition(DEFINITION, bounds=Bounds(rows_max=1))
+    for customer in ("a", "b", "c"):
+        type_name, _, fields = purchase(f"of {customer}", T0)
+        partition.event(type_name, customer, fields)
+        partition.append(customer.encode(), b"garbage")
+    partition.tick(T0)
+    questions = itertools.count()
+    partition.run(itertools.repeat(10), crash=lambda: next(questions) == crash_at)
+    assert [dead.offset for dead in partition.dead_letters] == [1, 3, 5]
+
+
+def test_a_deadline_between_two_facts_of_one_chunk_is_not_skipped() -> None:
+    """A value that time takes away and the next fact gives back was away in between."""
+    week = 7 * DAY
+    start = T0 - T0 % week
+    wordless = {"event_id": "p", "occurred_at": start + int(77.2 * DAY)}
+    log = [purchase(f"o{i}", start, 60_000) for i in range(2)]
+    log += [purchase("o2", start + int(47.5 * DAY), 60_000), tick(start + 48 * DAY)]
+    # All of this is within one week, so that it may be applied at once: the last order is three
+    # days away when 30 days without one are over.
+    log += [tick(start + int(77.1 * DAY)), ("ProfileUpdated", "c", wordless), tick(start + int(77.3 * DAY))]
+    log += [tick(start + int(77.6 * DAY)), purchase("o3", start + 78 * DAY), tick(start + 79 * DAY)]
+    partition = partition_with(log)
+    partition.run(itertools.repeat(1000))
+    assert [(c["to"], c["cause"]) for c in partition.changes if c["dimension"] == "rfm"] == [
+        ("champions", "event"),
+        ("loyal", "time_elapsed"),
+        ("champions", "event"),
+    ]
+
+
+def test_folding_in_the_middle_of_a_chunk_takes_nothing_from_earlier_ticks() -> None:
+    """A page that fills late in a chunk is folded by its own time, not by what came before in the log."""
+    log = [purchase(f"o{i}", T0 + i, 10) for i in range(32)]
+    log += [tick(T0 + DAY), tick(T0 + 199 * DAY)]
+    for i in range(31):
+        log.append(("ProfileUpdated", "c", {"event_id": f"p{i}", "occurred_at": T0 + 200 * DAY - i}))
+    log += [
+        tick(T0 + 200 * DAY),
+        tick(T0 + 400 * DAY - 1),
+        purchase("last", T0 + 400 * DAY),
+        tick(T0 + 401 * DAY),
+    ]
+    at_once, one_by_one = partition_with(log), partition_with(log)
+    at_once.run(itertools.repeat(1000))
+    one_by_one.run(itertools.repeat(1))
+    assert at_once.engine.table.folded_orders[0] == 32, "the log has to fold something"
+    assert stable(at_once.changes) == stable(one_by_one.changes)
