@@ -60,15 +60,12 @@ async def get(url: str, **options: Any) -> tuple[int, Any]:
 async def ready(url: str) -> list[list[str]]:
     """Wait until `/readyz` says yes; return what it complained of before."""
     complaints: list[list[str]] = []
-    deadline_s = time.monotonic() + DONE_S_MAX
-    while True:
-        status, said = await get(f"{url}/readyz")
-        if status == 200:
-            return complaints
-        if [status, said["problems"]] not in complaints:
-            complaints.append(said["problems"])
-        assert time.monotonic() < deadline_s, complaints
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(DONE_S_MAX):
+        while (answer := await get(f"{url}/readyz"))[0] != 200:
+            if answer[1]["problems"] not in complaints:
+                complaints.append(answer[1]["problems"])
+            await asyncio.sleep(0.005)
+    return complaints
 
 
 async def scraped(url: str) -> Series:
@@ -89,10 +86,11 @@ def value(series: Series, name: str, **labels: str) -> float:
 
 async def eventually(url: str, name: str, expected: float, **labels: str) -> Series:
     """Scrape until a value is there; return that scrape."""
-    deadline_s = time.monotonic() + DONE_S_MAX
-    while value(series := await scraped(url), name, **labels) != expected:
-        assert time.monotonic() < deadline_s, (name, labels, series.get(name))
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(DONE_S_MAX):
+        series = await scraped(url)
+        while value(series, name, **labels) != expected:
+            await asyncio.sleep(0.1)
+            series = await scraped(url)
     return series
 
 
