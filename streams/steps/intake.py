@@ -31,8 +31,9 @@ def _withheld(record: Record, aside: Mapping[int, str]) -> RecordError:
     """Say why a record was not read."""
     if record.offset in aside:
         return ApplyFailed(aside[record.offset])
+    size = len(record.value or b"")
     return InvalidField(
-        f"value: expected at most {RECORD_BYTES_MAX} bytes, got {len(record.value or b'')}; send less in one event"
+        f"value: expected at most {RECORD_BYTES_MAX} bytes, got {size}; send less in one event"
     )
 
 
