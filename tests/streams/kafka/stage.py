@@ -16,7 +16,6 @@ from types import TracebackType
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
@@ -71,9 +70,6 @@ class Stage:
         await admin.start()
         try:
             offsets = await admin.list_consumer_group_offsets(group_id(self.prefix))
-        except GroupCoordinatorNotAvailableError:
-            # A broker nobody has joined a group on yet.
-            return {}
         except NOT_YET:
             return {}
         finally:
