@@ -224,7 +224,8 @@ class PartitionEngine:
             fresh=fresh,
         )
         bytes_left = self.bounds.bytes_max - self._pending_bytes()
-        while piece is not None and self._room.piece_bytes(work, piece, self.clock_ms) > bytes_left:
+        room = self._room
+        while piece is not None and room.piece_bytes(work, piece, self.clock_ms, bytes_left) > bytes_left:
             # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
             less = smaller(work, piece) if fresh else None
             if less is None:

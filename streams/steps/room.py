@@ -12,6 +12,7 @@ import numpy as np
 
 from streams.customers.columns import FACT
 from streams.customers.facts import Int64s
+from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.row_format import KEY_BYTES
 from streams.customers.table import CustomerTable
 from streams.segments.definition import Definition
@@ -49,10 +50,11 @@ class Room:
         self._table, self._spans, self._dimensions = table, spans_of(definition), dimensions
         self._change_bytes = CHANGE_BYTES + len(app)
 
-    def piece_bytes(self, work: Work, piece: Piece, clock_ms: int) -> int:
+    def piece_bytes(self, work: Work, piece: Piece, clock_ms: int, bytes_left: int) -> int:
         """Return no less than the piece adds to rows, changes, memberships and dead letters.
 
-        `clock_ms` is the clock before it: every deadline up to then has been met.
+        `clock_ms` is the clock before it: every deadline up to then has been met. More than
+        `bytes_left` is as good as any larger number, and is returned as soon as it is sure.
         """
         rows = np.arange(work.row, piece.row_end)
         slots = work.slots[rows]
@@ -69,6 +71,9 @@ class Room:
             groups = np.unique(place * (len(tick_ms) + 1) + work.tick_of_row[rows] - work.tick)
             seen = np.bincount(groups // (len(tick_ms) + 1), minlength=len(everybody))
             occurred_ms = work.facts.occurred_at_ms[rows]
+            least = total + int((np.minimum(most, seen + 1) * per_change).sum()) * self._dimensions
+            if least > bytes_left:
+                return least
             instants = self._instants(everybody, place, occurred_ms, clock_ms, int(tick_ms[-1]))
             most = np.minimum(most, seen + instants + 1)
         return total + int((most * per_change).sum()) * self._dimensions
@@ -106,7 +111,9 @@ class Room:
         counts = np.bincount(place, minlength=len(everybody))
         filled = pages.lengths[everybody] + counts
         # A page that is sealed may let all before it be dropped, at a tombstone each.
-        keys = filled // 32 + np.where(filled >= 32, pages.sealed[everybody] - pages.dropped[everybody], 0)
+        keys = filled // FACTS_PER_PAGE + np.where(
+            filled >= FACTS_PER_PAGE, pages.sealed[everybody] - pages.dropped[everybody], 0
+        )
         total = FACT.itemsize * len(rows) + int((keys * (KEY_BYTES + slots.lengths_of(everybody))).sum())
         facts = work.facts
         for row in (
