@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal, cast
 
 import click
@@ -23,6 +23,7 @@ from settings import Settings
 from sinks.delivery import Delivery
 from sinks.redis import RedisSink
 from sinks.snapshot import Source
+from sinks.standing import Standing
 from streams.app import create_app, group_id
 from streams.change_feed import as_line, changes
 from streams.customer_card import customer_card
@@ -35,6 +36,7 @@ from streams.segments.loading import load_path
 from streams.steps.engine import Bounds, PartitionEngine
 from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, check_topics, ensure_topics, topic_name
 from streams.web import Web, Worker
+from web_address import WebAddress
 
 EXIT_FAILED = 1
 EXIT_WRONG_SETTINGS = 2
@@ -199,7 +201,7 @@ async def _serve(settings: Settings, definition: Definition, web: Web) -> int:
             sweep_deadlines.register(app, clock, broker)
         if name is not None:
             hold_name.register(app, name)
-        web.worker = Worker(app, definition, evaluator, clock, settings.partitions, broker)
+        web.watched = Worker(app, definition, evaluator, clock, settings.partitions, broker)
         return await run(app)
     finally:
         for each in (broker, name):
@@ -208,9 +210,21 @@ async def _serve(settings: Settings, definition: Definition, web: Web) -> int:
 
 
 async def _delivered(settings: Settings, *, rebuild: bool, once: bool) -> None:
-    await check_topics(
-        settings.kafka, settings.prefix, settings.partitions, wait_s_max=settings.kafka_wait_s_max
-    )
+    async with AsyncExitStack() as stack:
+        address: WebAddress[Standing] | None = None
+        # One that ends by itself is run beside those that stay, whose port it would want.
+        if not once:
+            address = WebAddress(settings.web_host, settings.web_port, what="sink's process")
+            await stack.enter_async_context(address)
+        await check_topics(
+            settings.kafka, settings.prefix, settings.partitions, wait_s_max=settings.kafka_wait_s_max
+        )
+        await _deliver(settings, address, rebuild=rebuild, once=once)
+
+
+async def _deliver(
+    settings: Settings, address: WebAddress[Standing] | None, *, rebuild: bool, once: bool
+) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -229,6 +243,8 @@ async def _delivered(settings: Settings, *, rebuild: bool, once: bool) -> None:
         session_timeout_ms=settings.session_timeout_ms,
         rebuild=rebuild,
     )
+    if address is not None:
+        address.watched = delivery.standing
     await delivery.run(stop, once=once)
 
 

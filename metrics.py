@@ -23,6 +23,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 """What `Metrics.exposition` returns is of this type."""
 
 MetricKind = Literal["counter", "gauge", "histogram"]
+Process = Literal["worker", "sink"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Metric:
     help: str
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
+    of: Process = "worker"
+    """Whose it is: nobody else exposes it."""
 
     @property
     def series_names(self) -> tuple[str, ...]:
@@ -70,12 +73,15 @@ STAGE = Label("stage", ("decode", "apply", "evaluate", "write", "commit"))
 OUTCOME = Label("result", ("committed", "aborted", "fenced"))
 STATE = Label("state", ("waiting", "fencing", "restoring", "running", "settled", "failed"))
 PART = Label("part", ("columns", "ids", "runs", "pages"))
+SINK = Label("sink", None, "one per process: the service it delivers to")
+DELIVERED = Label("result", ("ok", "retry", "rejected", "suppressed"))
 ERROR = Label("error", tuple(sorted(each.__name__ for each in _below(errors.RecordError))))
 
 _AGES_S = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 6 * 3600, 86_400, 7 * 86_400)
 _LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 86_400)
 _STEPS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _RESTORES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_REQUESTS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _RECORDS = (0, 1, 10, 100, 500, 1000, 2500, 5000, 10_000, 50_000)
 
 EVENTS = Metric(
@@ -171,6 +177,29 @@ DEFINITION = Metric(
 CLOCK_OFFSET = Metric(
     "shoal_clock_offset_seconds", "gauge", "The worker's clock less the broker's, when last compared."
 )
+SINK_DELIVERIES = Metric(
+    "shoal_sink_deliveries_total",
+    "counter",
+    "Attempts to deliver a batch: taken, to be made again, refused for good, or of nothing new to the sink.",
+    (SINK, DELIVERED),
+    of="sink",
+)
+SINK_OLDEST = Metric(
+    "shoal_sink_oldest_undelivered_seconds",
+    "gauge",
+    "Age of the oldest change read and not delivered, by when it was written; at least how long the"
+    " process has waited for the sink or Kafka, for what is written meanwhile is not read.",
+    (SINK,),
+    of="sink",
+)
+SINK_REQUEST = Metric(
+    "shoal_sink_request_seconds",
+    "histogram",
+    "What the sink took to answer, or to fail: deliveries, rebuilds and questions alike.",
+    (SINK,),
+    _REQUESTS_S,
+    of="sink",
+)
 
 DECLARED: tuple[Metric, ...] = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
 """All of the above."""
@@ -195,14 +224,15 @@ class Metrics:
 
     A label value outside the declared ones is a ValueError, as is a count of labels that is not
     the metric's. Counters with nothing but listed labels begin at 0, so that their first
-    increment is seen by `rate`.
+    increment is seen by `rate`. What is of another process is not exposed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: Process = "worker") -> None:
+        self._declared = tuple(metric for metric in DECLARED if metric.of == of)
         self._counters: dict[Metric, dict[Labels, float]] = {}
         self._buckets: dict[Metric, dict[Labels, npt.NDArray[np.int64]]] = {}
         self._sums: dict[Metric, dict[Labels, float]] = {}
-        for metric in DECLARED:
+        for metric in self._declared:
             listed = [label.values for label in metric.labels if label.values is not None]
             if metric.kind == "counter" and len(listed) == len(metric.labels) <= 1:
                 self._counters[metric] = dict.fromkeys(
@@ -242,7 +272,7 @@ class Metrics:
         for metric, value, labels in readings:
             _check(metric, "gauge", labels)
             gauges.setdefault(metric, []).append((labels, value))
-        for metric in DECLARED:
+        for metric in self._declared:
             names = [label.name for label in metric.labels]
             if metric.kind == "counter":
                 family: Family = CounterMetricFamily(metric.name, metric.help, labels=names)

@@ -22,6 +22,7 @@ from errors import KafkaUnavailable, RecordError, ShoalError, SinkGap, SinkUnava
 from schemas.changes import decode_change
 from sinks.contract import Batch, RebuildableSink, Watermark, follows
 from sinks.snapshot import Source, close_quietly, take_snapshot, unreadable
+from sinks.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,13 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._source, self._sink, self._batch_max = source, sink, batch_changes_max
         self._session_timeout_ms = session_timeout_ms
         self._held: dict[int, Watermark] = {}
+        self.standing = Standing(sink.name)
+        """What is told to whoever asks over HTTP."""
+        self.standing.resumed = self._held.keys()
         self._to_rebuild = set(range(source.partitions)) if rebuild else set()
         self._last_gap: dict[int, tuple[int, int]] = {}
         self._stop = asyncio.Event()
         self._fetch_failures = 0
-        self._kafka_away = False
         self.delivered = 0
         """Changes that were new to the sink."""
         self._group = group
@@ -83,7 +86,7 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._stop = stop
         self._consumer = self._new_consumer()
         try:
-            await self._patiently("the sink", self._sink.open)
+            await self._asked(self._sink.open)
             try:
                 await self._consumer.start()
             except (ClientError, OSError) as error:
@@ -102,9 +105,12 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         """Forget where they stood: whoever has them next asks the sink."""
         for where in revoked:
             self._held.pop(where.partition, None)
+            self.standing.forget(where.partition)
+        self.standing.assigned = None
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Nothing here: they are resumed by the loop, for this may not take long."""
+        """Only note which: they are resumed by the loop, for this may not take long."""
+        self.standing.assigned = frozenset(where.partition for where in assigned)
 
     async def _until_done(self, once: bool) -> None:
         goals: dict[TopicPartition, int] | None = None
@@ -135,13 +141,17 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             await self._wait(min(PAUSE_S_MAX, PAUSE_S_MIN * 2**self._fetch_failures))
             return {}
         self._fetch_failures = 0
+        self.standing.fetched(
+            {where.partition: records[0].timestamp for where, records in fetched.items() if records}
+        )
         return fetched
 
     async def _deliver(self, partition: int, records: list[Any]) -> None:
         """Deliver what was fetched of a partition, batch by batch, up to a hole if there is one."""
-        for batch in _batches(partition, records):
+        for batch, written_ms in _batches(partition, records):
+            self.standing.reached(partition, written_ms)
             try:
-                self.delivered += await self._patiently("the sink", partial(self._sink.deliver, batch))
+                self.delivered += await self._asked(partial(self.standing.deliver, self._sink, batch))
             except SinkGap as error:
                 self._mend(batch, error)
                 return
@@ -168,7 +178,7 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _resume(self, where: TopicPartition) -> None:
         """Seek to what the sink holds of a partition; rebuild it if that is nothing the log joins up with."""
         partition = where.partition
-        held = await self._patiently("the sink", lambda: self._sink.watermark(partition))
+        held = await self._asked(lambda: self._sink.watermark(partition))
         first, end = await self._patiently("Kafka", lambda: self._extent(where))
         if partition in self._to_rebuild or held is None or not first <= held.offset <= end:
             held = await self._rebuilt(partition, held)
@@ -182,8 +192,8 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _rebuilt(self, partition: int, held: Watermark | None) -> Watermark:
         log.info("partition %d is rebuilt from memberships; the sink held %s", partition, held)
         snapshot = await self._patiently("Kafka", lambda: take_snapshot(self._source, partition))
-        removed = await self._patiently(
-            "the sink", lambda: self._sink.rebuild(partition, snapshot.members, snapshot.watermark)
+        removed = await self._asked(
+            lambda: self._sink.rebuild(partition, snapshot.members, snapshot.watermark)
         )
         self._to_rebuild.discard(partition)
         log.info(
@@ -197,21 +207,30 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _check(self) -> None:
         """Compare with the sink, which may have lost its memory, and with the log, which may be away."""
         for partition, expected in list(self._held.items()):
-            held = await self._patiently("the sink", partial(self._sink.watermark, partition))
+            held = await self._asked(partial(self._sink.watermark, partition))
             if held is None or held.at != expected.at:
                 log.warning("partition %d: delivered up to %s, the sink holds %s", partition, expected, held)
                 self._held.pop(partition, None)
         try:
             await self._ends()
         except KafkaUnavailable as error:
-            if not self._kafka_away:
+            if not self.standing.kafka_away:
                 log.warning("Kafka does not answer; nothing is lost, waiting for it: %s", error)
-            self._kafka_away = True
+            self.standing.kafka_away = True
             return
-        if self._kafka_away:
+        if self.standing.kafka_away:
             log.info("Kafka answers again")
-        self._kafka_away = False
+        self.standing.kafka_away = False
         await self._mirror()
+
+    async def _asked(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Call the sink until it answers, each attempt timed."""
+
+        async def timed() -> _Result:
+            with self.standing.request():
+                return await call()
+
+        return await self._patiently("the sink", timed)
 
     async def _patiently(self, who: str, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """Call until it is answered; a failure that cannot pass, or the end of the process, is raised."""
@@ -221,7 +240,9 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 result = await call()
             except ShoalError as error:
                 if not error.retryable:
+                    self.standing.waits(None)
                     raise
+                self.standing.waits(who)
                 now_s = time.monotonic()
                 if now_s - said_s >= REMIND_S:
                     log.warning("%s is away for %.0f s; nothing is lost: %s", who, now_s - began_s, error)
@@ -230,6 +251,7 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 await self._wait(pause_s if asked_s is None else min(asked_s, RETRY_AFTER_S_MAX))
                 pause_s = min(PAUSE_S_MAX, pause_s * 2)
             else:
+                self.standing.waits(None)
                 if said_s > float("-inf"):
                     log.info("%s answers again", who)
                 return result
@@ -269,7 +291,7 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _mirror(self) -> None:
         """Let lag tools see where the sink stands; nothing is ever read from there."""
         assigned = {where for where in self._consumer.assignment() if where.partition in self._held}
-        if not assigned or self._kafka_away:
+        if not assigned or self.standing.kafka_away:
             return
         try:
             await asyncio.wait_for(
@@ -300,20 +322,23 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         )
 
 
-def _batches(partition: int, records: list[Any]) -> Iterator[Batch]:
-    """Cut records where a number is missing: a hole within a batch is refused, one before it is mended."""
+def _batches(partition: int, records: list[Any]) -> Iterator[tuple[Batch, int]]:
+    """Cut records where a number is missing: a hole within a batch is refused, one before it is mended.
+
+    With each batch comes when the first of it was written, UTC ms.
+    """
     changes: list[dict[str, Any]] = []
-    offset = 0
+    offset, written_ms = 0, records[0].timestamp
     for record in records:
         change = _change(record)
         if changes and not follows(
             (change["epoch"], change["seq"]), (changes[-1]["epoch"], changes[-1]["seq"])
         ):
-            yield Batch(partition, changes, offset)
-            changes = []
+            yield Batch(partition, changes, offset), written_ms
+            changes, written_ms = [], record.timestamp
         changes.append(change)
         offset = record.offset + 1
-    yield Batch(partition, changes, offset)
+    yield Batch(partition, changes, offset), written_ms
 
 
 def _change(record: Any) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def test_a_definition_that_cannot_be_read_is_a_problem_of_the_settings(tmp_path:
     "command", [("worker",), ("topics",), ("changes",), ("customer", "c1"), ("sink", "redis")]
 )
 def test_kafka_away_is_said_with_its_address_after_a_bounded_wait(command: tuple[str, ...]) -> None:
-    """Exit 1, one line, no stack."""
-    done = shoal(*command, kafka="127.0.0.1:1", kafka_wait_s_max="1")
+    """Exit 1, one line beside what a process says at INFO of its address, no stack."""
+    done = shoal(*command, kafka="127.0.0.1:1", kafka_wait_s_max="1", log_level="WARNING")
     assert done.returncode == 1
     assert done.stderr.startswith("KafkaUnavailable: no Kafka answered at 127.0.0.1:1 within 1 s")
     assert len(done.stderr.splitlines()) == 1

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import redis
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.redis import LocalRedis
 from sinks.contract import Batch, Member, RebuildableSink, Watermark
 from sinks.memory import MemorySink
 from sinks.redis import RedisSink
+from sinks.standing import Standing
 
 APP = "test"
 Values = dict[str, dict[str, str]]
@@ -194,6 +196,21 @@ async def begun(stage: Stage, *members: Member, watermark: Watermark = NOTHING) 
     await stage.sink.open()
     await stage.sink.rebuild(3, {each.customer_id: each for each in members}, watermark)
     return stage.sink
+
+
+def series(exposed: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Name of a series to its (labels, value) pairs."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(exposed):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((dict(sample.labels), sample.value))
+    return found
+
+
+def counted(standing: Standing) -> dict[str, float]:
+    """Result to how many deliveries had it."""
+    deliveries = series(standing.exposition().decode())["shoal_sink_deliveries_total"]
+    return {labels["result"]: count for labels, count in deliveries}
 
 
 def seqs(*numbers: int) -> Sequence[tuple[str, int]]:

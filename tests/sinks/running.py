@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+import aiohttp
 import redis
 
 from deploy.local.redis import LocalRedis
 from tests.pipeline.running import DONE_S_MAX, POLL_S, ROOT, Pipeline
-from tests.sinks.making import Values, held_in, listed_in
+from tests.sinks.making import Values, held_in, listed_in, series
 
 SMALL = {"sink_batch_changes_max": 20, "sink_timeout_ms": 500, "session_timeout_ms": 2_000}
 """Many deliveries, so that a signal often meets one under way; the dead are soon missed."""
@@ -65,6 +69,22 @@ class Sink:
         deadline_s = time.monotonic() + DONE_S_MAX
         while not done():
             assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline_s, self.log
+            await asyncio.sleep(POLL_S)
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Ask it over HTTP; return the status and the JSON, or the series of a scrape."""
+        await self.until(lambda: "metrics at " in self.log)
+        found = re.search(r"metrics at (http://\S+)/metrics", self.log)
+        assert found is not None
+        async with aiohttp.ClientSession() as session, session.get(f"{found[1]}/{path}") as response:
+            text = await response.text()
+        return response.status, json.loads(text) if text.startswith("{") else series(text)
+
+    async def asked(self, done: Callable[[], Awaitable[bool]]) -> None:
+        """Ask until `done` says so; fail after DONE_S_MAX."""
+        deadline_s = time.monotonic() + DONE_S_MAX
+        while not await done():
             assert time.monotonic() < deadline_s, self.log
             await asyncio.sleep(POLL_S)
 

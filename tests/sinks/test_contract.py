@@ -11,7 +11,8 @@ import pytest
 from deploy.local.redis import LocalRedis
 from errors import SinkGap, SinkRejected, SinkUnavailable
 from sinks.contract import BATCH_CHANGES_MAX, Batch, Watermark
-from tests.sinks.making import MemoryStage, RedisStage, Stage, batch, begun, change, member, seqs
+from sinks.standing import Standing
+from tests.sinks.making import MemoryStage, RedisStage, Stage, batch, begun, change, counted, member, seqs
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,29 @@ async def test_a_service_that_is_away_can_be_tried_again(stage: Stage) -> None:
     assert stage.held() == stage.listed() == {"ada": {"rfm": "lost"}}
     assert await sink.watermark(3) == Watermark(1, 3, 30)
     assert stage.announced() == seqs(1, 2, 3)
+    await sink.close()
+
+
+async def test_every_attempt_to_deliver_is_counted_by_what_became_of_it(stage: Stage) -> None:
+    """Taken, old, with a hole before it, not to be taken at all, unanswered."""
+    sink = await begun(stage)
+    standing = Standing(sink.name)
+    assert counted(standing) == {"ok": 0, "retry": 0, "rejected": 0, "suppressed": 0}
+    assert await standing.deliver(sink, batch(change(1, "ada", "new"))) == 1
+    assert await standing.deliver(sink, batch(change(1, "ada", "new"))) == 0
+    assert counted(standing) == {"ok": 1, "retry": 0, "rejected": 0, "suppressed": 1}
+    with pytest.raises(SinkGap):
+        await standing.deliver(sink, batch(change(3, "ada", "lost")))
+    assert counted(standing) == {"ok": 1, "retry": 1, "rejected": 0, "suppressed": 1}
+    with pytest.raises(SinkRejected):
+        await standing.deliver(sink, batch(change(2, "ada", "")))
+    stage.interrupt()
+    try:
+        with pytest.raises(SinkUnavailable):
+            await standing.deliver(sink, batch(change(2, "ada", "lost")))
+    finally:
+        stage.restore()
+    assert counted(standing) == {"ok": 1, "retry": 2, "rejected": 1, "suppressed": 1}
     await sink.close()
 
 
