@@ -83,7 +83,7 @@ class Standing:
         """How old the oldest change is that is not delivered; 0 if none is known."""
         ages = [0.0 if self._waiting is None else time.monotonic() - self._waiting[1]]
         ages += [(self._clock.now_ms() - at_ms) / 1e3 for at_ms in self._unread.values()]
-        return max(0.0, *ages)
+        return max(ages)
 
     def exposition(self) -> bytes:
         """Return all metrics of the process."""
