@@ -252,7 +252,16 @@ async def _printed(settings: Settings, from_beginning: bool) -> None:
     await check_topics(
         settings.kafka, settings.prefix, settings.partitions, wait_s_max=settings.kafka_wait_s_max
     )
-    feed = changes(settings.kafka, settings.prefix, settings.partitions, from_beginning=from_beginning)
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    feed = changes(
+        settings.kafka,
+        settings.prefix,
+        settings.partitions,
+        from_beginning=from_beginning,
+        stopped=stopped.is_set,
+    )
     async with aclosing(feed) as followed:
         async for change in followed:
             click.echo(as_line(change))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,11 +19,18 @@ RECORDS_MAX = 500
 
 
 async def changes(
-    bootstrap: str, prefix: str, partitions: int, *, from_beginning: bool
+    bootstrap: str,
+    prefix: str,
+    partitions: int,
+    *,
+    from_beginning: bool,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Iterate for ever over the fields of every change, from the oldest kept or from now on.
+    """Iterate over the fields of every change, from the oldest kept or from now on, until `stopped`.
 
-    Raises KafkaUnavailable, or a RecordError when a change cannot be read.
+    It is asked at least every POLL_MS. Cancelling is not a way to end it: the client's waits can
+    swallow a cancellation that comes at the instant they end. Raises KafkaUnavailable, or a
+    RecordError when a change cannot be read.
     """
     wheres = [TopicPartition(topic_name(prefix, SEGMENT_CHANGES), p) for p in range(partitions)]
     async with reader(bootstrap) as consumer:
@@ -31,7 +38,7 @@ async def changes(
         try:
             seek = consumer.seek_to_beginning if from_beginning else consumer.seek_to_end
             await seek(*wheres)
-            while True:
+            while not stopped():
                 fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)
                 for records in fetched.values():
                     for record in records:
