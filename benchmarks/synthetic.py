@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import random
 from collections.abc import Iterator, Mapping
@@ -145,8 +144,3 @@ async def produce(bootstrap: str, topic: str, records: Iterator[Keyed]) -> int:
     finally:
         await producer.stop()
     return events
-
-
-def produce_sync(bootstrap: str, topic: str, records: Iterator[Keyed]) -> int:
-    """`produce`, for a caller without a loop."""
-    return asyncio.run(produce(bootstrap, topic, records))
