@@ -141,7 +141,8 @@ async def test_retention_is_checked_as_kafka_holds_it(kafka: str, prefix: str) -
 
 async def test_endless_retention_is_long_enough(kafka: str, prefix: str) -> None:
     """-1 keeps every event."""
-    await ensure_topics(kafka, prefix, 1, events_retention_ms=-1, longest_window_ms=10_000 * DAY_MS)
+    created = await ensure_topics(kafka, prefix, 1, events_retention_ms=-1, longest_window_ms=10_000 * DAY_MS)
+    assert f"{prefix}.events" in created
 
 
 async def test_events_carry_the_time_of_writing(kafka: str, prefix: str) -> None:

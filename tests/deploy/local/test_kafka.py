@@ -165,6 +165,7 @@ def test_ending_a_process_that_is_gone_is_no_error() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     end_by_pid(gone.pid)
+    assert gone.returncode == 0, "it ended by itself"
 
 
 def test_ports_lie_below_the_range_clients_dial_from() -> None:
