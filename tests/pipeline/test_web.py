@@ -71,9 +71,11 @@ async def ready(url: str) -> list[list[str]]:
 async def scraped(url: str) -> Series:
     """Every series of a scrape, as soon as the worker has started."""
     async with asyncio.timeout(DONE_S_MAX):
-        while (answer := await get(f"{url}/metrics")) == (503, {"error": "the worker is starting"}):
+        while True:
+            status, text = await get(f"{url}/metrics")
+            if text != {"error": "the worker is starting"}:
+                break
             await asyncio.sleep(0.05)
-    status, text = answer
     assert status == 200
     found: Series = {}
     for family in text_string_to_metric_families(text):
