@@ -38,11 +38,14 @@ def test_an_outage_loses_nothing(
 
     Once with the client library bringing the connection back, once with new sessions of ours.
     """
-    monkeypatch.setattr(session, "WARN_AFTER_S", 0.2)
-    monkeypatch.setattr(session, "STALL_S_MAX", stall_s)
     with caplog.at_level(logging.INFO):
         prefix = make_topic(broker.bootstrap)
         client = Shoal(broker.bootstrap, app="shop", prefix=prefix)
+        # The first batch to a new topic may take longer than the patience set here.
+        client.signed_up("c0")
+        assert client.flush(20) == 0
+        monkeypatch.setattr(session, "WARN_AFTER_S", 0.2)
+        monkeypatch.setattr(session, "STALL_S_MAX", stall_s)
         for number in range(300):
             client.purchased(f"c{number % 7}", order_id=str(number), amount=Money(number, "EUR"))
             if number == 100:
@@ -58,10 +61,10 @@ def test_an_outage_loses_nothing(
     firsts: dict[str, list[int]] = {}
     for record in records:
         seen = firsts.setdefault(record.key.decode(), [])
-        amount = decode(record.value)[1]["amount_minor"]
+        amount = decode(record.value)[1].get("amount_minor", -1)
         if amount not in seen:
             seen.append(amount)
     assert all(amounts == sorted(amounts) for amounts in firsts.values())
-    assert sorted(amount for amounts in firsts.values() for amount in amounts) == list(range(301))
+    assert sorted(amount for amounts in firsts.values() for amount in amounts) == list(range(-1, 301))
     said = [record.levelname for record in caplog.records if record.name == "shoal_sdk"]
     assert said == ["WARNING", "INFO"]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from shoal_sdk.context import Campaign, Context
@@ -21,7 +21,7 @@ ID_BYTES_MAX = 256
 TraitValue = str | int | float | bool | datetime | AbstractSet[str] | None
 """A trait: text, number, truth, an aware datetime or a set of texts; None deletes the trait."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
 _SHOWN_MAX = 80
 _SURROGATE = "holds half a surrogate pair, which UTF-8 cannot; mend or drop it"
