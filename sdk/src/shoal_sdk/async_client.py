@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Union
 from weakref import WeakKeyDictionary
 
 from shoal_sdk.client import BaseClient
 from shoal_sdk.encoding import EventType
 from shoal_sdk.outbox import Entry, Refusal
 from shoal_sdk.receipts import AsyncReceipt
+
+Offered = Union[Refusal, None, "asyncio.Future[Refusal | None]"]
+"""What became of an event, or will."""
 
 
 class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
@@ -48,21 +51,24 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
         if self._options.disabled:
             return self._unsent(entry)
         if self._options.on_full == "wait":
-            return self._tell(entry, self._offer_in_turn(entry))
+            return self._wait_and_tell(entry)
         return self._tell(entry, self._offer(entry))
 
     async def _unsent(self, entry: Entry) -> AsyncReceipt:
         return AsyncReceipt(entry.event_id, self._transport.outbox, None)
 
-    async def _tell(self, entry: Entry, offered: Awaitable[Refusal | None]) -> AsyncReceipt:
+    async def _wait_and_tell(self, entry: Entry) -> AsyncReceipt:
+        return await self._tell(entry, await self._offer_in_turn(entry))
+
+    async def _tell(self, entry: Entry, offered: Offered) -> AsyncReceipt:
         outbox = self._transport.outbox
-        accepted = self._check(await offered)
+        accepted = self._check(await offered if isinstance(offered, asyncio.Future) else offered)
         receipt = AsyncReceipt(entry.event_id, outbox, entry if accepted else None)
         if self._options.sync:
             await receipt.wait(self._options.sync_timeout_s)
         return receipt
 
-    def _offer(self, entry: Entry, tell: Callable[[], None] | None = None) -> Awaitable[Refusal | None]:
+    def _offer(self, entry: Entry, tell: Callable[[], None] | None = None) -> Offered:
         """Offer an event now, or in the thread that may wait for the disk."""
         offer = partial(self._transport.offer, entry, tell=tell)
         if self._options.spool is not None:
@@ -71,7 +77,7 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
                 written = self._transport.writer.submit(offer)
                 # Shielded: who no longer waits for the answer has still made the call.
                 return asyncio.shield(asyncio.wrap_future(written))
-        return _known(offer())
+        return offer()
 
     async def _offer_in_turn(self, entry: Entry) -> Refusal | None:
         """Offer an event until there is room; in each loop one waits for that, the others for their turn."""
@@ -79,7 +85,8 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
         async with self._turns.setdefault(loop, asyncio.Lock()):
             while True:
                 room = asyncio.Event()
-                refusal = await self._offer(entry, tell=partial(_set_soon, loop, room))
+                offered = self._offer(entry, tell=partial(_set_soon, loop, room))
+                refusal = await offered if isinstance(offered, asyncio.Future) else offered
                 if refusal is not Refusal.FULL:
                     return refusal
                 await room.wait()
@@ -87,10 +94,6 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
     @cached_property
     def _turns(self) -> WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]:
         return WeakKeyDictionary()
-
-
-async def _known(refusal: Refusal | None) -> Refusal | None:
-    return refusal
 
 
 def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -94,7 +94,8 @@ class Outbox:
 
     Safe from any thread; `take` and `settle` are for one at a time. `wake(urgent)` is called when the
     sender has something to do: at the first event of an empty queue, and urgently, once, when half of
-    a bound is used. Events read back from a spool may exceed `max_bytes` by one event.
+    a bound is used. While the disk of a spool takes no events, as many again may be held of those it
+    took before, and one more.
     """
 
     def __init__(self, max_events: int, max_bytes: int, wake: Callable[[bool], None]) -> None:
@@ -109,6 +110,7 @@ class Outbox:
         # Everything in memory that is not settled, in order; the queue is its unsent part.
         self._held: dict[Entry, None] = {}
         self._held_bytes = 0
+        self._queue_bytes = 0
         # Accepted onto the disk and not read back yet: how many, and how many of each mark in order.
         self._unread = 0
         self._unread_marks: deque[list[int]] = deque()
@@ -173,7 +175,9 @@ class Outbox:
         self.attend()
         with self._lock:
             self._urged = False
-            events, size = self.max_events - len(self._held), self.max_bytes - self._held_bytes
+            # What is queued is younger than what is on disk and must not be in its way, or both would wait.
+            events = self.max_events - (len(self._held) - len(self._queue))
+            size = self.max_bytes - (self._held_bytes - self._queue_bytes)
         if self._spool is not None and self._spool.has_unread:
             # Outside the lock: nobody who calls waits for the disk to be read.
             found = self._spool.read(events, size) if events > 0 and size > 0 else []
@@ -184,6 +188,7 @@ class Outbox:
         with self._lock:
             taken = list(self._queue)
             self._queue.clear()
+            self._queue_bytes = 0
         return taken
 
     def attend(self) -> None:
@@ -216,7 +221,8 @@ class Outbox:
     def flush(self, timeout_s: float) -> int:
         """Wait until all events accepted so far are settled; return how many were not delivered.
 
-        That is those still waiting, and those given up since the last flush returned.
+        That is those still waiting, and those given up since the last flush returned. Events earlier
+        processes left are waited for too; a file of theirs that was not read yet counts as one.
         """
         deadline = time.monotonic() + (0.0 if self._is_taker() else timeout_s)
         with self._lock:
@@ -269,6 +275,7 @@ class Outbox:
             self._ended = True
             rest = [entry for entry in self._held if entry.place is None]
             self._queue.clear()
+            self._queue_bytes = 0
             self.settle(rest, delivered=False)
             told = [tell for tells in self._watchers.values() for tell in tells]
             self._watchers.clear()
@@ -314,6 +321,7 @@ class Outbox:
             self._unread_marks[-1][1] += 1
         elif self._has_room(entry.cost_bytes):
             self._queue.append(entry)
+            self._queue_bytes += entry.cost_bytes
             self._hold(entry)
         else:
             return False
@@ -333,8 +341,8 @@ class Outbox:
                 if entry.place[0].ours:
                     entry.mark = self._next_unread_mark()
                 else:
-                    entry.mark = self._mark
-                    self._waiting_by_mark[entry.mark] = self._waiting_by_mark.get(entry.mark, 0) + 1
+                    entry.mark = 0  # Older than whatever a flush may wait for.
+                    self._waiting_by_mark[0] = self._waiting_by_mark.get(0, 0) + 1
                     self._replayed += 1
                 self._hold(entry)
             if self._unread and not self._spool.has_unread:
@@ -363,7 +371,8 @@ class Outbox:
         return self.waiting * 2 >= self.max_events or self._held_bytes * 2 >= self.max_bytes
 
     def _waiting_up_to(self, mark: int) -> int:
-        return sum(count for at, count in self._waiting_by_mark.items() if at <= mark)
+        unread_files = 0 if self._spool is None else self._spool.leftovers
+        return unread_files + sum(count for at, count in self._waiting_by_mark.items() if at <= mark)
 
     def _no_longer_waiting(self, mark: int) -> None:
         left = self._waiting_by_mark[mark] - 1

@@ -107,9 +107,9 @@ class Spool:
         self._take_over()
 
     @property
-    def has_leftovers(self) -> bool:
-        """Whether there are events of earlier processes to deliver."""
-        return any(not segment.ours for segment in self._segments)
+    def leftovers(self) -> int:
+        """How many files of earlier processes there are still to read."""
+        return sum(segment.has_unread for segment in self._segments.copy() if not segment.ours)
 
     @property
     def bytes_held(self) -> int:

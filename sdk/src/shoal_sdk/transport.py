@@ -55,7 +55,7 @@ class Transport:
                 spool = self._open_spool(options.spool)
             except OSError as error:
                 raise ValueError(f"spool={str(options.spool)!r}: of no use as a spool: {error}") from None
-            if spool.has_leftovers:
+            if spool.leftovers:
                 self._start()
         self._watch_exit()
         _watch_forks()
