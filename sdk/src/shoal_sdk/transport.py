@@ -57,7 +57,7 @@ class Transport:
                 raise ValueError(f"spool={str(options.spool)!r}: of no use as a spool: {error}") from None
             if spool.leftovers:
                 self._start()
-        self._watch_exit()
+        atexit.register(self.close, EXIT_S_MAX)
         _watch_forks()
         _LIVE.add(self)
 
@@ -148,7 +148,7 @@ class Transport:
             if self._starting or self.outbox.is_closed:
                 return
             self._starting = True
-            self._watch_exit()
+            self._watch_end_of_child()
             if self.options.spool is not None and not self._has_spool:
                 try:
                     self._open_spool(self.options.spool)
@@ -174,13 +174,10 @@ class Transport:
         self._has_spool = True
         return spool
 
-    def _watch_exit(self) -> None:
-        """Have the process close us when it ends, once."""
-        atexit.unregister(self.close)
-        atexit.register(self.close, EXIT_S_MAX)
+    def _watch_end_of_child(self) -> None:
+        """Have a child of multiprocessing close us when it ends; it may skip the interpreter's exit."""
         processes = sys.modules.get("multiprocessing.process")
         if processes is not None and processes.parent_process() is not None:
-            # Its children end without atexit before Python 3.13, but not without its own finalisers.
             from multiprocessing.util import Finalize
 
             Finalize(None, self.close, args=(EXIT_S_MAX,), exitpriority=0)
