@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ Decode = Callable[[bytes], tuple[str, dict[str, Any]]]
 pytestmark = pytest.mark.kafka
 
 EUR = Money.of("12.50", "EUR")
-AT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+AT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)
 AT_SENT = AT.replace(microsecond=123000)
 NOBODY = "127.0.0.1:9"
 """A port no broker listens on."""
