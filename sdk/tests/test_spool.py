@@ -128,7 +128,8 @@ def test_a_settled_spool_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_what_is_not_settled_waits_for_the_next(tmp_path: Path) -> None:
-    """Also when the client is closed in good order."""
+    """Also when the client is closed in good order; files of others in the folder are left alone."""
+    (tmp_path / "notes.log").write_text("somebody else's")
     first = spool(tmp_path)
     write(first, "a", "b", "c")
     settle(first, first.read(1, 1 << 20))
@@ -136,6 +137,7 @@ def test_what_is_not_settled_waits_for_the_next(tmp_path: Path) -> None:
     second = spool(tmp_path)
     assert ids(second.read(*ALL)) == ["b", "c"]
     second.close()
+    assert "notes.log" in files(tmp_path)
 
 
 def test_full_files_go_as_soon_as_they_are_settled(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_an_exit_while_kafka_is_away_keeps_the_spool(
     assert client.flush(0.1) == 10
     assert client.close(0.1) == 10
     assert not receipts[0].wait(), "a receipt of a closed client is waited for"
+    assert client.flush(60) == 10, "a closed client is waited for"
     assert client.counters == Counters(10, 0, 0, 0, spooled=10)
     assert drops == []
     assert "stay in" in caplog.text

@@ -230,6 +230,8 @@ class Outbox:
             self._mark += 1
             self._wake(True)
             while (left := self._waiting_up_to(mark)) and (rest := deadline - time.monotonic()) > 0:
+                if self._ended:
+                    break
                 self._changed.wait(rest)
             failed, self._failed_unreported = self._failed_unreported, 0
         return left + failed
@@ -277,6 +279,7 @@ class Outbox:
             self._queue.clear()
             self._queue_bytes = 0
             self.settle(rest, delivered=False)
+            self._changed.notify_all()
             told = [tell for tells in self._watchers.values() for tell in tells]
             self._watchers.clear()
         if self._spool is not None:

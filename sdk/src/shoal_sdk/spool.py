@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable
@@ -29,6 +30,9 @@ _LOG = logging.getLogger("shoal_sdk")
 SEGMENT_BYTES_MAX = 4 << 20
 """A file is deleted when all its events are settled, so this is what a settled spool may still hold."""
 NAME_TRIES_MAX = 10
+
+_NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9a-f]{8}")
+"""When, by which process, and a random part; any other file in the folder is none of ours."""
 
 
 class SpoolFull(Exception):
@@ -213,8 +217,9 @@ class Spool:
 
     def _take_over(self) -> None:
         """Lock the names nobody holds and open their files, oldest first."""
-        found = {path.name.split(".")[0] for kind in ("*.lock", "*.log") for path in self._folder.glob(kind)}
-        for each in sorted(found - {self._name.name}):
+        files = (path for kind in ("*.lock", "*.log") for path in self._folder.glob(kind))
+        found = {path.name.split(".")[0] for path in files}
+        for each in sorted(name for name in found - {self._name.name} if _NAME.fullmatch(name)):
             name = _Name.take(self._folder, each)
             if name is None:
                 continue

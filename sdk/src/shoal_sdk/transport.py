@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from functools import cache
 from pathlib import Path
 
@@ -46,8 +47,10 @@ class Transport:
         # Reentrant: a signal handler may track an event while the first one is being tracked.
         self._lock = threading.RLock()
         self._starting = self._started = self._threadless = self._has_spool = False
-        self._writer: ThreadPoolExecutor | None = None
+        self._writer: futures.ThreadPoolExecutor | None = None
         self._sender, self.outbox = self._make()
+        _watch_forks()
+        _LIVE.add(self)
         if options.disabled:
             return
         if options.spool is not None:
@@ -58,8 +61,6 @@ class Transport:
             if spool.leftovers:
                 self._start()
         atexit.register(self.close, EXIT_S_MAX)
-        _watch_forks()
-        _LIVE.add(self)
 
     def offer(
         self, entry: Entry, *, wait: bool = False, tell: Callable[[], None] | None = None
@@ -74,12 +75,14 @@ class Transport:
 
     def flush(self, timeout_s: float) -> int:
         """Send at once and wait: see Shoal.flush."""
+        self._await_writer(timeout_s)
         if self._threadless:
             self._sender.deliver_here(self.outbox, timeout_s)
         return self.outbox.flush(timeout_s)
 
     def close(self, timeout_s: float) -> int:
         """Flush, end, give up what is left in memory: see Shoal.close."""
+        self._await_writer(timeout_s)
         if not self.outbox.close():
             return 0
         atexit.unregister(self.close)
@@ -104,11 +107,11 @@ class Transport:
         return len(rest) + left
 
     @property
-    def writer(self) -> ThreadPoolExecutor:
+    def writer(self) -> futures.ThreadPoolExecutor:
         """One thread for calls that write to disk and must not keep an event loop waiting; in order."""
         with self._lock:
             if self._writer is None:
-                self._writer = ThreadPoolExecutor(1, "shoal-sdk-spool")
+                self._writer = futures.ThreadPoolExecutor(1, "shoal-sdk-spool")
             return self._writer
 
     def renew(self) -> None:
@@ -125,6 +128,14 @@ class Transport:
         if closed:
             self.outbox.close()
         self._on_fork()
+
+    def _await_writer(self, timeout_s: float) -> None:
+        """Wait until what was handed to the writer so far is accepted or refused."""
+        writer = self._writer
+        if writer is not None:
+            # It takes nothing any more once the interpreter ends, and has done everything by then.
+            with contextlib.suppress(RuntimeError):
+                futures.wait([writer.submit(bool)], timeout_s)
 
     def _make(self) -> tuple[Sender, Outbox]:
         options = self.options
