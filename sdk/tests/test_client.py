@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -270,6 +272,35 @@ def test_without_kafka_events_are_kept_and_the_newest_dropped(caplog: pytest.Log
         assert client.close(0.1) == 3
     assert [drop.reason for drop in drops] == ["full"] * 2 + ["closed"] * 3
     assert client.counters.failed == 3
+
+
+MAY_WAIT = {"acquire", "connect", "epoll", "fsync", "join", "open", "poll", "pread", "read", "recv"}
+MAY_WAIT |= {"select", "sleep", "wait", "write"}  # Functions that can keep a thread waiting.
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_a_call_waits_for_nothing_while_kafka_is_away(tmp_path: Path, spooled: bool) -> None:
+    """Neither for room nor for a connection; with a spool it makes one system call, for the record."""
+    called: Counter[str] = Counter()
+
+    def note(_: object, event: str, function: object) -> None:
+        in_memory = isinstance(getattr(function, "__self__", None), (bytes, io.BytesIO))
+        if event == "c_call" and not in_memory:
+            called[getattr(function, "__name__", "")] += 1
+
+    client = Shoal(NOBODY, app="shop", max_events=100, spool=tmp_path if spooled else None)
+    client.purchased("c1", order_id="first", amount=EUR)  # It starts the thread and makes the file.
+    sys.setprofile(note)
+    try:
+        for number in range(200):
+            client.purchased("c1", order_id=str(number), amount=EUR)
+    finally:
+        sys.setprofile(None)
+    assert called["time_ns"] == 200, "the calls were not seen"
+    client.close(0.0)
+    assert not called.keys() & MAY_WAIT
+    assert called["pwrite"] == (200 if spooled else 0)
+    assert client.waiting == (201 if spooled else 0)
 
 
 def test_flush_returns_within_its_timeout_without_kafka() -> None:

@@ -90,6 +90,7 @@ def test_all_problems_are_said_at_once_and_no_secret() -> None:
         "SHOAL_SDK_MAX_EVENT": "5",
         "SHOAL_SDK_TLS_CA": "/nowhere.pem",
         "SHOAL_SDK_SASL_PASSWORD": "hunter2",
+        "SHOAL_SDK_TLS_KEY_PASSWORD": "hunter2\nand a second line",
     }
     with pytest.raises(SettingsError) as raised:
         Shoal.from_env(env)
@@ -102,13 +103,14 @@ def test_all_problems_are_said_at_once_and_no_secret() -> None:
         "SHOAL_SDK_LINGER_S",
         "SHOAL_SDK_ON_FULL",
         "SHOAL_SDK_STRICT",
+        "SHOAL_SDK_TLS_KEY_PASSWORD",
         "SHOAL_SDK_APP",
         "SHOAL_SDK_MAX_EVENT",
         "SHOAL_SDK_SASL_PASSWORD",
     ]
     assert problems[0].endswith("expected host:port, or several with commas between, got 'kafka-1'")
-    assert problems[8] == "SHOAL_SDK_MAX_EVENT: no such setting; did you mean SHOAL_SDK_MAX_EVENTS?"
-    assert problems[9].startswith("SHOAL_SDK_SASL_PASSWORD: needs SHOAL_SDK_SASL_MECHANISM=, one of PLAIN")
+    assert problems[9] == "SHOAL_SDK_MAX_EVENT: no such setting; did you mean SHOAL_SDK_MAX_EVENTS?"
+    assert problems[10].startswith("SHOAL_SDK_SASL_PASSWORD: needs SHOAL_SDK_SASL_MECHANISM=, one of PLAIN")
     assert str(raised.value) == "\n".join(problems)
     assert "hunter2" not in str(raised.value)
     assert isinstance(raised.value, ValueError)

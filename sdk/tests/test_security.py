@@ -141,7 +141,7 @@ def test_events_arrive_where_not_everybody_is_let_in(
         ("both", {"mechanism": "PLAIN", "tls": True, **PASSWORDS}, "CERTIFICATE_VERIFY_FAILED"),
     ],
 )
-def test_who_is_not_let_in_is_told_why_once(
+def test_who_is_not_let_in_is_told_why(
     guarded: Guarded,
     certificates: Path,
     caplog: pytest.LogCaptureFixture,
@@ -153,11 +153,14 @@ def test_who_is_not_let_in_is_told_why_once(
     security = Security(**with_paths(arguments, certificates))
     client = Shoal(getattr(guarded, way), app="shop", security=security)
     client.purchased("c1", order_id="1", amount=Money(1, "EUR"))
-    assert client.flush(2.0) == 1
+    warnings: list[str] = []
+    for _ in range(2000):
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        if warnings or client.flush(0.01) == 0:
+            break
     assert client.close(0.0) == 1
-    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert says in warnings[0].getMessage()
+    assert says in warnings[0]
     assert PASSWORD not in caplog.text and "wrong-one" not in caplog.text
 
 

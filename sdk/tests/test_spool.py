@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import resource
@@ -112,6 +113,20 @@ sys.stdin.readline()
     heir = spool(folder)
     assert len(heir.read(*ALL)) == 1
     heir.close()
+
+
+def test_a_lock_on_a_file_just_deleted_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last holder was done between our opening and locking it: the next one could lock the same name."""
+    lock = fcntl.flock
+
+    def lock_late(fd: int, how: int) -> None:
+        for path in tmp_path.glob("*.lock"):
+            path.unlink()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(OSError, match="no name could be locked"):
+        spool(tmp_path)
 
 
 def test_a_settled_spool_leaves_nothing_behind(tmp_path: Path) -> None:

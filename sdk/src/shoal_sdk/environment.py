@@ -35,7 +35,7 @@ class Variable:
     name: str = ""
 
 
-def _text(pattern: str = r".+", expected: str = "a text") -> Reader:
+def _text(pattern: str = r".+", expected: str = "a text of one line") -> Reader:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text):
             raise ValueError
