@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_sdk.outbox import Entry
+from shoal_sdk.entry import Entry
 from shoal_sdk.segment import HEADER_BYTES, READ_BYTES, Segment, Unreadable, frame
 
 

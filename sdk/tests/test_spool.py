@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal_sdk.outbox import Counters, Entry, Outbox
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Counters, Outbox
 from shoal_sdk.spool import Spool
 
 Start = Callable[..., subprocess.Popen[str]]

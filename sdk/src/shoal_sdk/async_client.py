@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 
 from shoal_sdk.client import BaseClient
 from shoal_sdk.encoding import EventType
-from shoal_sdk.outbox import Entry, Refusal
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Refusal
 from shoal_sdk.receipts import AsyncReceipt
 
 Offered = Union[Refusal, None, "asyncio.Future[Refusal | None]"]

@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from shoal_sdk.encoding import EventType, encode, schema_of
+from shoal_sdk.entry import Entry
 from shoal_sdk.environment import arguments_in
 from shoal_sdk.errors import BufferFull, ClientClosed
 from shoal_sdk.events import Events, Sent
 from shoal_sdk.options import OnFull, Options
-from shoal_sdk.outbox import Counters, Entry, Outbox, Refusal
+from shoal_sdk.outbox import Counters, Outbox, Refusal
 from shoal_sdk.receipts import Drop, Receipt
 from shoal_sdk.security import Security
 from shoal_sdk.transport import Transport

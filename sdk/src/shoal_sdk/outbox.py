@@ -17,15 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    # Both hold entries; only the other direction needs the import to run.
-    from shoal_sdk.segment import Segment
-    from shoal_sdk.spool import Spool
-
-OVERHEAD_BYTES = 256
-"""What one waiting event costs beside its key and value: Python objects, record framing."""
+from shoal_sdk.entry import Entry
+from shoal_sdk.spool import Spool
 
 
 class Refusal(Enum):
@@ -33,41 +27,6 @@ class Refusal(Enum):
 
     FULL = "full"
     CLOSED = "closed"
-
-
-class Entry:
-    """One accepted event on its way; the payload is let go once the event is settled."""
-
-    __slots__ = (
-        "__weakref__",
-        "alone",
-        "delivered",
-        "event_id",
-        "event_type",
-        "key",
-        "mark",
-        "place",
-        "settled",
-        "value",
-    )
-
-    def __init__(self, key: bytes, value: bytes, event_type: str, event_id: str) -> None:
-        self.key = key
-        self.value = value
-        self.event_type = event_type
-        self.event_id = event_id
-        self.mark = 0
-        self.alone = False
-        """Sent in a batch of its own, because a batch it was in was refused."""
-        self.place: tuple[Segment, int] | None = None
-        """The spool's file it was read from, and where it ends there."""
-        self.settled = False
-        self.delivered = False
-
-    @property
-    def cost_bytes(self) -> int:
-        """What the event counts against `max_bytes`."""
-        return len(self.key) + len(self.value) + OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

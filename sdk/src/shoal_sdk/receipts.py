@@ -8,7 +8,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from shoal_sdk.outbox import Entry, Outbox
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Outbox
 
 DropReason = Literal["full", "closed", "refused"]
 

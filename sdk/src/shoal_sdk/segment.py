@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from shoal_sdk.outbox import Entry
+from shoal_sdk.entry import Entry
 
 MAGIC = b"SHOALSP1"
 READ_BYTES = 256 * 1024

@@ -19,7 +19,8 @@ import threading
 import time
 from typing import Any
 
-from shoal_sdk.outbox import Entry, Outbox
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.quiet import ClientLogFilter
 from shoal_sdk.session import Progress, Route, Session
 

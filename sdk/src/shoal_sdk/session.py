@@ -18,7 +18,8 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from shoal_sdk.outbox import Entry, Outbox
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.partitioning import partition_of
 
 BATCH_BYTES_MAX = 256 * 1024

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from shoal_sdk.outbox import Entry
+from shoal_sdk.entry import Entry
 from shoal_sdk.segment import HEADER_BYTES, Segment, Unreadable, frame
 
 try:

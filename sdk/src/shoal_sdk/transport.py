@@ -14,8 +14,9 @@ from concurrent import futures
 from functools import cache
 from pathlib import Path
 
+from shoal_sdk.entry import Entry
 from shoal_sdk.options import Options
-from shoal_sdk.outbox import Entry, Outbox, Refusal
+from shoal_sdk.outbox import Outbox, Refusal
 from shoal_sdk.receipts import Drop, DropReason
 from shoal_sdk.sender import Sender
 from shoal_sdk.session import Route
