@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -40,9 +41,11 @@ class Event:
     """All of them, read-only."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name not in self.fields:
-            raise AttributeError(f"{self.type} has no field {name!r}: it has {', '.join(self.fields)}")
-        return self.fields[name]
+        # Both are absent while an event is being copied, and asking for them would lead here again.
+        kind, fields = self.__dict__.get("type"), self.__dict__.get("fields", {})
+        if name not in fields:
+            raise AttributeError(f"{kind} has no field {name!r}{instead(name, list(fields))}")
+        return fields[name]
 
     def __hash__(self) -> int:
         return hash((self.type, self.fields["event_id"]))
@@ -83,10 +86,17 @@ class Events(tuple[Event, ...]):
 
 def type_named(name: str) -> str:
     """Return the type of that name, or of the method of that name; else a ValueError naming all."""
+    __tracebackhide__ = True
     found = METHODS.get(name, name)
     if found not in TYPES:
-        raise ValueError(f"there is no event {name!r}: expected one of {', '.join([*TYPES, *METHODS])}")
+        raise ValueError(f"there is no event {name!r}{instead(name, [*TYPES, *METHODS])}")
     return found
+
+
+def instead(name: str, valid: Sequence[str]) -> str:
+    """Return how to go on after a wrong name: the one probably meant, and all there are."""
+    near = get_close_matches(name, valid, n=1)
+    return f"{f'; did you mean {near[0]!r}?' if near else ''} (one of {', '.join(valid)})"
 
 
 @cache

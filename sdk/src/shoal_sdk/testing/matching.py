@@ -8,7 +8,7 @@ from typing import Any
 
 from shoal_sdk.arguments import Item, instant_ms
 from shoal_sdk.money import Money
-from shoal_sdk.testing.events import Event, Events, names_of, type_named
+from shoal_sdk.testing.events import Event, Events, instead, names_of, type_named
 
 _LISTED_MAX = 10
 _TRUTH_AND_NUMBERS = (bool, int, float)
@@ -20,12 +20,11 @@ def fitting(events: Events, name: str, expected: Mapping[str, Any]) -> Events:
     A ValueError for an event or field that does not exist: such an expectation is a mistake of the
     test, which could otherwise pass or fail for the wrong reason.
     """
+    __tracebackhide__ = True
     wanted = type_named(name)
-    unknown = [field for field in expected if field not in names_of(wanted)]
-    if unknown:
-        raise ValueError(
-            f"{wanted} has no field {', '.join(map(repr, unknown))}: it has {', '.join(names_of(wanted))}"
-        )
+    for field in expected:
+        if field not in names_of(wanted):
+            raise ValueError(f"{wanted} has no field {field!r}{instead(field, names_of(wanted))}")
     return Events(event for event in events.of_type(wanted) if not differences(event, expected))
 
 

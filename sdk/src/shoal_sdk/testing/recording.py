@@ -25,6 +25,9 @@ class Recorder:
         """Everything accepted so far, in the order of the calls; `events.purchased` are those of a type."""
         return Events(self._sent)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {listed(self._sent)}"
+
     def of(self, customer_id: str) -> Events:
         """Return the events of one customer, in the order of the calls."""
         return self.events.of(customer_id)
