@@ -75,6 +75,14 @@ def test_every_block_of_the_page_is_run_here() -> None:
     assert set(languages) == {"python", "sh", ""}
 
 
+def test_links_within_the_page_lead_to_headings() -> None:
+    """As the usual renderers name them: lower case, no punctuation, hyphens for blanks."""
+    headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
+    slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = set(re.findall(r"\]\(#([^)]+)\)", PAGE))
+    assert links and links <= slugs
+
+
 def test_the_start(run: Run) -> None:
     """Four events, as they stand there."""
     shoal = run(START)["shoal"]

@@ -2,23 +2,103 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
-from shoal_sdk.client import Receipt, Shoal, _as_error
-from shoal_sdk.encoding import EventType, encode
-from shoal_sdk.outbox import Counters, Entry, Refusal
+from shoal_sdk.async_client import AsyncShoal
+from shoal_sdk.client import BaseClient, Shoal
+from shoal_sdk.options import Options
+from shoal_sdk.outbox import Entry, Outbox, Refusal
+from shoal_sdk.receipts import Drop
+from shoal_sdk.sender import Sender
 from shoal_sdk.testing.events import Event, Events, decode
 from shoal_sdk.testing.matching import fitting, listed, none_fits, too_many
+from shoal_sdk.transport import Transport
 
 
-class Recorder:
-    """What can be asked of a client that records, and asserted."""
+class _Impatient(Outbox):
+    """An outbox nobody waits for: what is not delivered now is not."""
 
-    _sent: list[Event]
+    def wait_for(self, entry: Entry, timeout_s: float | None) -> bool:
+        return super().wait_for(entry, 0.0)
+
+    def watch(self, entry: Entry, tell: Callable[[], None]) -> bool:
+        return False
+
+
+class _Nowhere(Transport):
+    """Takes events within the bounds and keeps them decoded; no thread, no disk, no network."""
+
+    def __init__(self, options: Options, on_drop: Callable[[Drop], None] | None) -> None:
+        self.sent: list[Event] = []
+        self.is_away = False
+        super().__init__(replace(options, disabled=True), on_drop, lambda: None)
+
+    def offer(
+        self, entry: Entry, *, wait: bool = False, tell: Callable[[], None] | None = None
+    ) -> Refusal | None:
+        value = entry.value
+        # Events are kept in the order in which they were accepted, whichever thread they come from.
+        with self._lock:
+            refusal = super().offer(entry)
+            if refusal is None:
+                self.sent.append(decode(value))
+                if not self.is_away:
+                    self.deliver()
+        return refusal
+
+    def deliver(self) -> None:
+        """Take everything accepted as delivered."""
+        self.outbox.settle(self.outbox.take(), delivered=True)
+
+    def flush(self, timeout_s: float) -> int:
+        return super().flush(0.0)
+
+    def _make(self) -> tuple[Sender, Outbox]:
+        sender, _ = super()._make()
+        return sender, _Impatient(self.options.max_events, self.options.max_bytes, sender.wake)
+
+    def _start(self) -> None:
+        self._started = True
+
+
+class Recorder(BaseClient[Any]):
+    """What can be asked of a client that records, and asserted.
+
+    It takes what the real client takes, all of it optional, and keeps its events in memory, as Kafka
+    would hold them. Whatever is accepted counts as delivered at once, except under `kafka_away`; no
+    call waits. Safe from any thread; a forked child's events are not seen by its parent.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Any = "nowhere:9092",
+        *,
+        app: str = "app",
+        on_drop: Callable[[Drop], None] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(bootstrap, app=app, **{**options, "disabled": True})
+        self._options = replace(self._options, disabled=False, on_full="drop", spool=None)
+        self._nowhere = _Nowhere(self._options, on_drop)
+        self._transport = self._nowhere
+        self._sent = self._nowhere.sent
+
+    @contextmanager
+    def kafka_away(self) -> Iterator[None]:
+        """Let Kafka be away for a while: events are accepted within the bounds, receipts wait in vain.
+
+        Nothing really waits: a receipt's `wait` says False and `flush` how many are undelivered at
+        once. When it is over, all are delivered.
+        """
+        self._nowhere.is_away = True
+        try:
+            yield
+        finally:
+            self._nowhere.is_away = False
+            self._nowhere.deliver()
 
     @property
     def events(self) -> Events:
@@ -68,110 +148,8 @@ class Recorder:
 
 
 class RecordingShoal(Recorder, Shoal):
-    """A Shoal that keeps its events in memory, as Kafka would hold them, and delivers them nowhere.
-
-    Takes what Shoal takes, all of it optional. Whatever is accepted counts as delivered at once,
-    except under `kafka_away`. Safe from any thread; a forked child records for itself.
-    """
-
-    def __init__(self, bootstrap: Any = "nowhere:9092", *, app: str = "app", **options: Any) -> None:
-        super().__init__(bootstrap, app=app, **{**options, "disabled": True})
-        self._sent = []
-        self._is_away = False
-        # Events are kept in the order in which they were accepted, whichever thread they come from.
-        self._accepting = threading.RLock()
-
-    @contextmanager
-    def kafka_away(self) -> Iterator[None]:
-        """Let Kafka be away for a while: events are accepted within the bounds, receipts wait in vain.
-
-        Nothing really waits: `Receipt.wait` says False and `flush` how many are undelivered at once.
-        When it is over, all are delivered.
-        """
-        self._is_away = True
-        try:
-            yield
-        finally:
-            self._is_away = False
-            self._deliver()
-
-    def flush(self, timeout: float = 5.0) -> int:
-        return super().flush(0.0)
-
-    def close(self, timeout: float = 5.0) -> int:
-        return self._give_up_rest() if self._outbox.close() else 0
-
-    def _send(self, event_type: EventType, record: Mapping[str, Any]) -> Receipt:
-        super()._send(event_type, record)  # Disabled, so it checks all that the real one checks, and no more.
-        value = encode(event_type, record)
-        entry = Entry(record["customer_id"].encode(), value, event_type.name.lower(), record["event_id"])
-        with self._accepting:
-            refusal = self._outbox.offer(entry, wait=False)
-            if refusal is None:
-                self._sent.append(decode(value))
-                if not self._is_away:
-                    self._deliver()
-                return Receipt(entry.event_id, self, entry)
-        if self._strict:
-            raise _as_error(refusal, self._outbox)
-        self._dropped(entry, "full" if refusal is Refusal.FULL else "closed")
-        return Receipt(entry.event_id, self, None)
-
-    def _deliver(self) -> None:
-        self._outbox.settle(self._outbox.take(), delivered=True)
-
-    def _wait_for(self, entry: Entry, timeout: float | None) -> bool:
-        return super()._wait_for(entry, 0.0)
+    """A Shoal that delivers nowhere: see Recorder for what it can be asked."""
 
 
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-def _awaited(
-    method: Callable[Concatenate[RecordingShoal, _Arguments], _Result],
-) -> Callable[Concatenate[RecordingAsyncShoal, _Arguments], Coroutine[Any, Any, _Result]]:
-    """Return the method of the recording client as a coroutine of its twin, with the same arguments."""
-
-    async def call(
-        self: RecordingAsyncShoal, /, *arguments: _Arguments.args, **named: _Arguments.kwargs
-    ) -> _Result:
-        return method(self._recording, *arguments, **named)
-
-    update_wrapper(call, method)
-    return call
-
-
-class RecordingAsyncShoal(Recorder):
-    """The awaitable twin: the same methods as coroutines; what is recorded is asked without awaiting."""
-
-    def __init__(self, bootstrap: Any = "nowhere:9092", *, app: str = "app", **options: Any) -> None:
-        self._recording = RecordingShoal(bootstrap, app=app, **options)
-        self._sent = self._recording._sent
-
-    signed_up = _awaited(RecordingShoal.signed_up)
-    identify = _awaited(RecordingShoal.identify)
-    purchased = _awaited(RecordingShoal.purchased)
-    refunded = _awaited(RecordingShoal.refunded)
-    flush = _awaited(RecordingShoal.flush)
-    close = _awaited(RecordingShoal.close)
-
-    def kafka_away(self) -> AbstractContextManager[None]:
-        """Let Kafka be away for a while, as RecordingShoal.kafka_away does."""
-        return self._recording.kafka_away()
-
-    @property
-    def counters(self) -> Counters:
-        """As of Shoal."""
-        return self._recording.counters
-
-    @property
-    def waiting(self) -> int:
-        """As of Shoal."""
-        return self._recording.waiting
-
-    async def __aenter__(self) -> RecordingAsyncShoal:
-        return self
-
-    async def __aexit__(self, *raised: object) -> None:
-        await self.close()
+class RecordingAsyncShoal(Recorder, AsyncShoal):
+    """An AsyncShoal that delivers nowhere; what is recorded is asked without awaiting."""
