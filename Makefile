@@ -34,6 +34,7 @@ check: $(INSTALLED) ## Run what needs no Kafka: format, lint, types, import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 sdk/src
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q tests/test_tidy.py tests/test_docs.py
 	$(BIN)/python -m deploy.prometheus

@@ -89,7 +89,8 @@ def instant_ms(field: str, value: object) -> int:
         return (value - _EPOCH) // _MILLISECOND
     except TypeError:
         raise ValueError(
-            f"{field}={shown(value)}: no time zone; pass datetime.now(UTC) or .replace(tzinfo=UTC)"
+            f"{field}={shown(value)}: no time zone;"
+            " pass datetime.now(timezone.utc) or .replace(tzinfo=timezone.utc)"
         ) from None
 
 
