@@ -23,24 +23,27 @@ from typing import Any
 
 from benchmarks.machine import provenance
 from benchmarks.plot import draw
-from benchmarks.report import PLOT, RESULTS, rewrite
+from benchmarks.process_cpu import ROOT
+from benchmarks.report import PLOT, RESULTS, rewrite, sections
 from benchmarks.rounds import FULL, QUICK, Bench
 from deploy.local.cluster import kafka_for
+
+QUICK_RESULTS = Path("var/bench/quick.json")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="command")
-    run = commands.add_parser("run", help="measure, then report")
-    report = commands.add_parser("report", help="rewrite the pages from a JSON that is there")
-    for each in (parser, run):
-        each.add_argument("--rounds", type=int, help="how often everything is measured (3)")
-        each.add_argument("--quick", action="store_true", help="one round of small logs: no figures, a trial")
-        each.add_argument("--events", type=int, help="of the synthetic stream (1,000,000)")
-        each.add_argument("--prefix", type=int, help="events that Faust reads, too, at least (50,000)")
-        each.add_argument("--without-report", action="store_true", help="leave the pages as they are")
-    for each in (parser, run, report):
-        each.add_argument("--json", type=Path, help=f"({RESULTS}; with --quick var/bench/quick.json)")
+    parser.add_argument("command", nargs="?", choices=("run", "report"), default="run")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured (3)")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of small logs: a trial, nothing is rewritten"
+    )
+    parser.add_argument("--events", type=int, help="of the synthetic stream (1,000,000)")
+    parser.add_argument("--prefix", type=int, help="events that Faust reads, too, at least (50,000)")
+    parser.add_argument("--without-report", action="store_true", help="leave the pages as they are")
+    parser.add_argument(
+        "--json", type=Path, help=f"({RESULTS.relative_to(ROOT)}; with --quick {QUICK_RESULTS})"
+    )
     return parser.parse_args()
 
 
@@ -78,13 +81,10 @@ def main() -> None:
     # Kafka's client says at every topic just made that it has no leader yet.
     logging.basicConfig(level=logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    quick = getattr(options, "quick", False)
-    path = options.json or (Path("var/bench/quick.json") if quick else RESULTS)
+    path = options.json or (QUICK_RESULTS if options.quick else RESULTS)
     found = json.loads(path.read_text()) if options.command == "report" else _measure(options, path)
     # A trial's figures are shown, never published.
-    if quick or getattr(options, "without_report", False):
-        from benchmarks.report import sections
-
+    if options.quick or options.without_report:
         print("\n\n".join(sections(found).values()))
         return
     rewrite(found)

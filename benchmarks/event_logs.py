@@ -157,7 +157,9 @@ async def _produce(
 def _stamp_by(bootstrap: str, topics: Sequence[str], whose: str) -> None:
     entry = ConfigEntry("message.timestamp.type", whose, incremental_operation=AlterConfigOpType.SET)
     resources = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
-    for done in AdminClient({"bootstrap.servers": bootstrap}).incremental_alter_configs(resources).values():
+    # Held by a name: its requests die with it.
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
+    for done in admin.incremental_alter_configs(resources).values():
         done.result(ADMIN_S_MAX)
 
 
@@ -198,7 +200,7 @@ async def _delete_topics(bootstrap: str, prefix: str, kept: set[str]) -> None:
 
 def _delete_group(bootstrap: str, group: str) -> None:
     """Delete a consumer group, once its last member has left; one that is not there is no error."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
     deadline_s = time.monotonic() + ADMIN_S_MAX
     # Asked first: a broker that never had a group has nobody who could be told to delete one.
     while group in {each.group_id for each in admin.list_consumer_groups().result(ADMIN_S_MAX).valid}:
