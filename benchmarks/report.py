@@ -74,7 +74,7 @@ def _whole(results: Results) -> Table:
     table: Table = [
         (
             "log", "events", "CPU µs/event, first to last", "CPU µs/event, whole process", "events/s",
-            "steps", "ms a step", "transactions", "peak MiB",
+            "steps", "ms a step", "transactions", "peak MiB", "warnings",
         )
     ]  # fmt: skip
     for case in _shoal_whole(results):
@@ -86,7 +86,7 @@ def _whole(results: Results) -> Table:
             (
                 _case(case), _events(results, case), of("cpu_us_first_to_last"), of("cpu_us_whole"),
                 of("events_per_s", ",.0f"), of("steps", ",.0f"), of("step_ms"), of("transactions", ",.0f"),
-                of("peak_mib", ",.0f"),
+                of("peak_mib", ",.0f"), of("troubles", ",.0f"),
             )
         )  # fmt: skip
     return table

@@ -136,6 +136,8 @@ class Bench:
             figures = await shoal_run(
                 self._bootstrap, log, case.mode, self._folder, chunk=case.chunk, restarts=restarts
             )
+        if figures.get("events_dead") or figures.get("events_too_old"):
+            raise agreement.OutputsDiffer(f"{case} set events aside, or found them too old: {figures}")
         self.runs.append({"round": number, "case": asdict(case), "figures": figures})
         self._say(
             f"round {number} {' '.join(map(str, asdict(case).values()))}: "
