@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import importlib
 import importlib.util
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _sdk_figures(bootstrap: str, *, quick: bool) -> Any:
-    """What benchmarks.sdk measures of the SDK; None where there is no such module."""
+def _sdk_figures(bootstrap: str, rounds: int) -> Any:
+    """What benchmarks.sdk measures, in a process of its own; None where there is no such module."""
     if importlib.util.find_spec("benchmarks.sdk") is None:
         return None
-    return importlib.import_module("benchmarks.sdk").measure(bootstrap, quick=quick)
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
+        path = Path(folder) / "sdk.json"
+        command = [sys.executable, "-m", "benchmarks.sdk", str(rounds), "--json", str(path)]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "SHOAL_KAFKA": bootstrap}, check=True)
+        return json.loads(path.read_text())
 
 
 def _measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -66,7 +71,8 @@ def _measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
         bench = Bench(bootstrap, size, lambda line: print(line, flush=True))
         try:
             asyncio.run(bench.run())
-            found["sdk"] = _sdk_figures(bootstrap, quick=options.quick)
+            if not options.quick:
+                found["sdk"] = _sdk_figures(bootstrap, size.rounds)
         finally:
             found["provenance"]["load_at_end"] = list(os.getloadavg())
             found |= {"runs": bench.runs, "agreements": bench.agreements}

@@ -172,7 +172,7 @@ async def forget_state(bootstrap: str, log: EventLog) -> None:
 
 
 async def delete_everything(bootstrap: str, prefix: str) -> None:
-    """Delete every topic of a prefix."""
+    """Delete every topic whose name begins with `prefix` and a dot or a hyphen."""
     await _delete_topics(bootstrap, prefix, set())
 
 

@@ -203,25 +203,26 @@ def _agreement(agreements: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) or "- nothing was compared"
 
 
-def _sdk(figures: Mapping[str, Any] | None) -> str:
-    if figures is None:
+def _sdk(found: Mapping[str, Any] | None) -> str:
+    """What benchmarks.sdk writes: `cases`, each with its `rounds`, each of those figure to value."""
+    if found is None:
         return "Not part of this run."
-    shown = [(str(k), f"{v:,.2f}" if isinstance(v, float) else str(v)) for k, v in _flat(figures)]
-    return markdown([("figure", "value"), *shown])
-
-
-def _flat(figures: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name} ")
-        else:
-            yield f"{above}{name}", value
+    cases: Mapping[str, Any] = found["cases"]
+    names = list(next(iter(cases.values()))["rounds"][0])
+    table: Table = [("Kafka, buffer", *(name.replace("_", " ") for name in names))]
+    for case, measured in cases.items():
+        table.append(
+            (case, *(Spread.of(each[name] for each in measured["rounds"]).shown() for name in names))
+        )
+    return markdown(table)
 
 
 def _provenance(found: Mapping[str, Any]) -> str:
     made = found["provenance"]
     dirty = ", with changes not committed" if made["dirty"] else ""
-    rounds = max((run["round"] for run in found["runs"]), default=0)
+    results = Results(found["runs"])
+    # A run that was interrupted has fewer of its last cases.
+    rounds = min((len(results.of(**case)) for case in results.cases()), default=0)
     troubles = sum(run["figures"].get("troubles", 0) for run in found["runs"])
     load = ", ".join(f"{made[key][0]:.1f}" for key in ("load_at_start", "load_at_end"))
     return (

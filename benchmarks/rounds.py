@@ -72,10 +72,14 @@ class Bench:
     async def run(self) -> None:
         """Do all of it; what is done is in `runs` and `agreements` also when it fails in the middle."""
         self._say(f"logs of the workers in {self._folder}")
-        await self._write_logs()
-        for number in range(1, self._size.rounds + 1):
-            for case in self._cases():
-                await self._measure(number, case)
+        try:
+            await self._write_logs()
+            for number in range(1, self._size.rounds + 1):
+                for case in self._cases():
+                    await self._measure(number, case)
+        finally:
+            # The cluster may be somebody else's.
+            await delete_everything(self._bootstrap, self._name)
 
     # -- the logs
 

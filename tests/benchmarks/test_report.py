@@ -41,3 +41,11 @@ def test_only_what_is_between_the_markers_is_replaced() -> None:
 def test_a_table_is_markdown_with_figures_to_the_right() -> None:
     """The first column names, the others count."""
     assert markdown([("log", "n"), ("retail", "1")]) == "| log | n |\n| --- | --: |\n| retail | 1 |"
+
+
+def test_figures_of_the_sdk_are_a_row_for_each_case() -> None:
+    """What benchmarks.sdk writes down fits into the page, and its absence is said."""
+    found = {**json.loads(RESULTS.read_text()), "sdk": None}
+    assert sections(found)["sdk"] == "Not part of this run."
+    found["sdk"] = {"cases": {"up, memory": {"rounds": [{"p99_us": 20.0}, {"p99_us": 40.0}]}}}
+    assert sections(found)["sdk"].splitlines()[2] == "| up, memory | 30.0 (20.0 to 40.0) |"
