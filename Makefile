@@ -52,7 +52,7 @@ down: $(INSTALLED) ## Stop it; its data stays in var/kafka
 promtool: $(INSTALLED) ## Fetch promtool, with which `check` then reads the alerts (needs apt, no root)
 	@$(BIN)/python -m deploy.prometheus fetch
 
-bench: $(INSTALLED) ## Measure this machine
+bench: $(INSTALLED) ## Measure this machine, beside idiomatic Faust; rewrites docs/performance.md
 	@$(BIN)/python -m benchmarks
 
 lock: $(INSTALLED) ## Resolve the dependencies anew into requirements.lock
