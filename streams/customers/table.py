@@ -129,7 +129,7 @@ class CustomerTable(CustomerState):
             profile = self.profiles.get(slot)
             before = 0 if profile is None else len(profile)
             if profile is None:
-                profile = self.profiles[slot] = Profile()
+                profile = Profile()
             traits = facts.traits.get(row, _NO_TRAITS)
             merged = profile.merge(
                 int(columns.time[row]), facts.event_id[row], traits, facts.account_id.get(row)
@@ -138,6 +138,7 @@ class CustomerTable(CustomerState):
                 results[place] = Result.REFUSED
             elif merged:
                 changed.add(place)
+            self.put_profile(slot, profile)
             if self._dirty[slot]:
                 # The row is in the bound already, with the profile as it was.
                 self._dirty_bytes_max += max(0, len(profile) - before)
@@ -325,8 +326,8 @@ class CustomerTable(CustomerState):
     def _head_bytes_max(self, slots: Int64s) -> Int64s:
         held = self.slots.lengths_of(slots) + FACT.itemsize * self.pages.lengths[slots]
         held += self._format.head_bytes_max
-        for sparse in (self.profiles, self.pending_event_id):
-            if sparse:
-                known = (sparse.get(slot) for slot in slots.tolist())
-                held += np.array([0 if entry is None else len(entry) for entry in known], np.int64)
+        if self.profiles:
+            held += self.profile_bytes_max[slots]
+        if self.pending_event_id:
+            held += self.pending_event_id.longest
         return held
