@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,29 @@ class Outcome:
             self.last_purchase_ms[rows],
             self.orders[rows],
             self.net_minor[rows],
+        )
+
+    def part(self, start: int, end: int) -> Outcome:
+        """Return the entries from `start` up to `end`, as a view."""
+        return Outcome(
+            self.value[start:end],
+            self.scores[start:end],
+            self.due_ms[start:end],
+            self.last_purchase_ms[start:end],
+            self.orders[start:end],
+            self.net_minor[start:end],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Outcome]) -> Outcome:
+        """Put several outcomes end to end."""
+        return cls(
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.due_ms for part in parts]),
+            np.concatenate([part.last_purchase_ms for part in parts]),
+            np.concatenate([part.orders for part in parts]),
+            np.concatenate([part.net_minor for part in parts]),
         )
 
 
