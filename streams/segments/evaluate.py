@@ -89,14 +89,14 @@ class Evaluator:
             empty = np.empty(0, np.int64)
             return Outcome(value, triple, empty, empty, empty, empty)
         view, rfm = View(table, slots, now_ms, self._plan), self._rfm
-        due = np.full(n, FAR_MS)
+        due = view.due(self._choices[0]).copy()
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
-            due = np.minimum(due, view.due(choice))
+            np.minimum(due, view.due(choice), out=due)
         for place, score in enumerate((rfm.recency, rfm.frequency, rfm.monetary)):
             triple[:, place] = view.value(score)
         triple *= view.value(rfm.paid)[:, None]
-        if not (due > now_ms).all():
+        if np.count_nonzero(due > now_ms) < n:
             late = int(np.argmin(due > now_ms))
             raise AssertionError(f"slot {slots[late]}: deadline {due[late]} is not after {now_ms[late]}")
         last = view.paid_ms("last")
