@@ -79,6 +79,8 @@ class Room:
     ) -> None:
         self._table, self._spans = table, Spans.of(definition)
         self._dimensions = len(evaluator.dimensions)
+        # What `_words_before` says of the work looked at last.
+        self._wordy: tuple[Work, Int64s] | None = None
         # What the changes of one evaluation take at most, of every dimension, beside ids.
         self._changes_bytes = sum(
             CHANGE_BYTES + len(app) + len(name.encode()) + 2 * max(len(value.encode()) for value in values)
@@ -100,18 +102,19 @@ class Room:
         slots, tick_ms = work.slots[rows], work.ticks.time_ms[work.tick : piece.tick_end]
         due = due_slots[due_ms <= tick_ms[-1]] if len(tick_ms) else slots[:0]
         ticks, dead = len(tick_ms), work.dead_bytes(piece.row_end, piece.tick_end)
-        # As if every fact had a customer of its own, and all of them were the customer's: cheap to say.
         concerned = np.concatenate((slots, due))
-        rows_bytes, changes_bytes = self._each(concerned, work)
-        loose = dead + int(rows_bytes.sum()) + ticks * int(changes_bytes.sum())
-        loose += self._facts_bytes(work, rows, concerned, np.full(len(concerned), len(rows)))
-        if loose <= bytes_left:
-            return loose
-        everybody, first, places = np.unique(concerned, return_index=True, return_inverse=True)
+        if ticks * len(concerned) * self._changes_bytes <= bytes_left:
+            # As if every fact had a customer of its own, and all of them were the customer's: cheap to say.
+            rows_bytes, changes_bytes = self._each(concerned, work)
+            loose = dead + int(rows_bytes.sum()) + ticks * int(changes_bytes.sum())
+            loose += self._facts_bytes(work, rows, concerned, np.full(len(concerned), len(rows)))
+            if loose <= bytes_left:
+                return loose
+        everybody, places = np.unique(concerned, return_inverse=True)
         place = places[: len(slots)]
         counts = np.bincount(place, minlength=len(everybody))
-        changes_bytes = changes_bytes[first]
-        total = dead + int(rows_bytes[first].sum()) + self._facts_bytes(work, rows, everybody, counts)
+        rows_bytes, changes_bytes = self._each(everybody, work)
+        total = dead + int(rows_bytes.sum()) + self._facts_bytes(work, rows, everybody, counts)
         # A customer is evaluated at every tick that sees new facts of it, where it is due already,
         # and where a deadline comes.
         seen = np.zeros(len(everybody), np.int64)
@@ -166,15 +169,11 @@ class Room:
             owners = slots[full]
             keys = filled[full] // FACTS_PER_PAGE + pages.sealed[owners] - pages.dropped[owners]
             total += int((keys * (KEY_BYTES + self._table.slots.lengths_of(owners))).sum())
-        facts = work.facts
-        if facts.traits or facts.account_id:
-            for row in facts.traits.keys() | facts.account_id.keys():
-                if rows[0] <= row <= rows[-1]:
-                    value = work.chunk.records[int(facts.position[row])].value or b""
-                    traits = len(facts.traits.get(row, ())) + 1
-                    total += ESCAPED * len(value) + traits * (
-                        TRAIT_BYTES + ESCAPED * len(work.event_ids[row])
-                    )
+        if work.facts.traits or work.facts.account_id:
+            if self._wordy is None or self._wordy[0] is not work:
+                self._wordy = work, _words_before(work)
+            before = self._wordy[1]
+            total += int(before[rows[-1] + 1] - before[rows[0]])
         return total
 
     def _instants(
@@ -211,6 +210,16 @@ class Room:
             lengths = tuple({*spans.last, *spans.first, recent})
             count[upsets] += _hits(table.orders, slots[upsets], lengths, clock_ms, until_ms)
         return count
+
+
+def _words_before(work: Work) -> Int64s:
+    """Return int64[facts + 1]: what the traits and accounts of all facts before a row take in profiles."""
+    facts, before = work.facts, np.zeros(len(work.facts) + 1, np.int64)
+    for row in facts.traits.keys() | facts.account_id.keys():
+        value = work.chunk.records[int(facts.position[row])].value or b""
+        traits = len(facts.traits.get(row, ())) + 1
+        before[row + 1] = ESCAPED * len(value) + traits * (TRAIT_BYTES + ESCAPED * len(work.event_ids[row]))
+    return before.cumsum()
 
 
 def _hits(runs: Runs, slots: Int64s, spans: tuple[int, ...], clock_ms: int, until_ms: int) -> Int64s:

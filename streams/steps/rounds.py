@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.customers.arena import group_starts
 from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind, UInt8s
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
@@ -31,6 +32,9 @@ _OUTCOMES = (max(Kind) + 1) * RESULTS
 
 LATE_AFTER_MS = 3_600_000
 """An event that happened longer than this before the clock that received it is a late event."""
+
+_ROW_BITS = 48
+"""A row of a chunk is below 1 << this."""
 
 _NO_INSTANT = -(1 << 63)
 _NO_MONEY = 1 << 62
@@ -229,13 +233,16 @@ class Rounds:
         cause = np.where(late, _LATE_CAUSE_OF_KIND[kind], _CAUSE_OF_KIND[kind])
         money = (kind == Kind.PURCHASED) | (kind == Kind.REFUNDED)
         instant = np.where(late, _NO_INSTANT, np.where(money, occurred_ms, occurred_ms - _NO_MONEY))
-        latest_ms = np.full(groups, _NO_INSTANT)
-        np.maximum.at(latest_ms, place, instant)
-        order = np.lexsort((row, cause, place))
-        chosen_row, chosen_cause = np.zeros(groups, np.int64), np.zeros(groups, np.uint8)
-        # Of several assignments to one place the last one stays: the greatest in that order.
-        chosen_row[place[order]], chosen_cause[place[order]] = row[order], cause[order]
-        return _News(chosen_cause, chosen_row, latest_ms)
+        news = _News(np.zeros(groups, np.uint8), np.zeros(groups, np.int64), np.full(groups, _NO_INSTANT))
+        if not len(row):
+            return news
+        # Facts lie group by group, each in log order; a cause and a row as one number sort like the pair.
+        starts = group_starts(place)
+        strongest = np.maximum.reduceat((cause.astype(np.int64) << _ROW_BITS) | row, starts)
+        held = place[starts]
+        news.cause[held], news.row[held] = strongest >> _ROW_BITS, strongest & ((1 << _ROW_BITS) - 1)
+        news.latest_ms[held] = np.maximum.reduceat(instant, starts)
+        return news
 
     def _settle_in_turn(self, owner: Int64s, tick: Int64s, outcome: Outcome, news: _News) -> None:
         """Settle several evaluations of each customer in the order of their ticks.
