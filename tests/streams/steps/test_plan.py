@@ -76,3 +76,8 @@ def test_behind_pending_work_only_the_end_of_a_chunk_is_added() -> None:
     many = work_of([1, 2, 3, 4], [2])
     assert next_piece(many, column(()), column(()), room=3, fresh=False) is None
     assert next_piece(work_of([1] * 99, [50]), column(()), column(()), room=1, fresh=False) == Piece(99, 1)
+
+
+def test_facts_behind_the_last_tick_of_customers_already_counted_take_no_room() -> None:
+    """The first customer was there before the tick; the second would be one too many."""
+    assert next_piece(work_of([1, 1, 1, 2], [1]), column(()), column(()), room=1, fresh=True) == Piece(3, 1)
