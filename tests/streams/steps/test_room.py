@@ -14,7 +14,7 @@ from streams.steps.engine import PARTITION_ROW_BYTES_MAX, Bounds
 from streams.steps.room import Room
 from tests.simulation import SimulatedPartition
 from tests.streams.steps.streams_of_events import DAY, T0, random_log
-from tests.streams.steps.test_bounds import size
+from tests.streams.steps.test_bounds import deadline_heavy, size
 
 DEFINITION = default_definition()
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -82,6 +82,14 @@ def test_time_alone_adds_no_more_than_its_bound(seed: int) -> None:
         now += rng.choice((DAY // 2, DAY, 9 * DAY, 31 * DAY))
         p.tick(now)
     for bound, held in recorded(p, 1000):
+        assert held <= bound
+
+
+def test_two_years_of_deadlines_in_one_piece_are_within_its_bound() -> None:
+    """200 customers, each moved by time alone again and again: what facts bring is the least of it."""
+    p = unbounded()
+    deadline_heavy(p)
+    for bound, held in recorded(p, 5_000):
         assert held <= bound
 
 
