@@ -100,7 +100,7 @@ class _Restoration:
             if c > b:
                 table.pending_event_id[slots[row]] = value[b:c]
             if d > c:
-                table.profiles[slots[row]] = Profile.decode(value[c:d])
+                table.put_profile(slots[row], Profile.decode(value[c:d]))
             facts.append(value[d:])
         table.pending_event_id.written_bytes = 0
         for literals, members in by_literals.items():

@@ -95,7 +95,7 @@ class CustomerTable(CustomerState):
             rows, slots, fold_line_ms = rows[live], slots[live], fold_line_ms[live]
         if not len(rows):
             return results
-        records = columns.records[rows]
+        records = columns.packed.take(rows).view(FACT)
         recorded = self._put_facts(columns, rows, slots, records, fold_line_ms)
         if np.count_nonzero(recorded) < len(rows):
             places = np.arange(count) if live is None else live
@@ -123,24 +123,36 @@ class CustomerTable(CustomerState):
         wordy = columns.wordy[rows]
         wordy &= results == Result.APPLIED
         places = wordy.nonzero()[0]
-        for place, row, slot in zip(
-            places.tolist(), rows[places].tolist(), slots[places].tolist(), strict=True
-        ):
-            profile = self.profiles.get(slot)
-            before = 0 if profile is None else len(profile)
+        if not len(places):
+            return changed
+        worded, owners = rows[places], slots[places]
+        per_fact = zip(
+            places.tolist(),
+            worded.tolist(),
+            owners.tolist(),
+            columns.time[worded].tolist(),
+            facts.event_id.take(worded),
+            self._dirty[owners].tolist(),
+            strict=True,
+        )
+        profiles, traits_of, accounts = self.profiles, facts.traits, facts.account_id
+        for place, row, slot, time, event_id, dirty in per_fact:
+            profile = profiles.get(slot)
             if profile is None:
-                profile = self.profiles[slot] = Profile()
-            traits = facts.traits.get(row, _NO_TRAITS)
-            merged = profile.merge(
-                int(columns.time[row]), facts.event_id[row], traits, facts.account_id.get(row)
-            )
+                profile = profiles[slot] = Profile()
+            before = profile.bytes_max
+            merged = profile.merge(time, event_id, traits_of.get(row, _NO_TRAITS), accounts.get(row))
             if merged is None:
                 results[place] = Result.REFUSED
             elif merged:
                 changed.add(place)
-            if self._dirty[slot]:
-                # The row is in the bound already, with the profile as it was.
-                self._dirty_bytes_max += max(0, len(profile) - before)
+                if dirty:
+                    # The row is in the bound already, with the profile as it was.
+                    self._dirty_bytes_max += max(0, profile.bytes_max - before)
+        merged_into = [profiles[slot] for slot in owners.tolist()]
+        self.profile_bytes_max[owners] = [profile.bytes_max for profile in merged_into]
+        if accounts:
+            self.has_account[owners] = [profile.account is not None for profile in merged_into]
         return changed
 
     def _put_facts(
@@ -325,8 +337,8 @@ class CustomerTable(CustomerState):
     def _head_bytes_max(self, slots: Int64s) -> Int64s:
         held = self.slots.lengths_of(slots) + FACT.itemsize * self.pages.lengths[slots]
         held += self._format.head_bytes_max
-        for sparse in (self.profiles, self.pending_event_id):
-            if sparse:
-                known = (sparse.get(slot) for slot in slots.tolist())
-                held += np.array([0 if entry is None else len(entry) for entry in known], np.int64)
+        if self.profiles:
+            held += self.profile_bytes_max[slots]
+        if self.pending_event_id:
+            held += self.pending_event_id.longest
         return held
