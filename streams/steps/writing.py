@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from clock import Clock
-from schemas.changes import Changes, Stamp, encode_changes
-from schemas.memberships import Dimension, Memberships, encode_memberships
+from schemas.changes import CAUSES, Changes, Dimension, Stamp, encode_changes
+from schemas.memberships import Memberships, encode_memberships
 from streams.customers.facts import Int64s
 from streams.customers.table import CustomerTable
 from streams.kafka.seam import Row
@@ -16,6 +16,8 @@ from streams.steps.moves import LABELS, Moves
 from streams.steps.room import ACCOUNT_BYTES_MAX, MEMBERSHIP_BYTES, MEMBERSHIP_DIMENSION_BYTES
 
 _DAY_MS = 86_400_000
+_CAUSES = np.array([CAUSES.index(label) for label in LABELS], np.uint8)
+"""Cause to what a change says of it, by number."""
 
 
 class ChangeWriter:
@@ -51,7 +53,6 @@ class ChangeWriter:
         table.value_seq[moves.slot, moves.dimension] = seq
         slots = moves.slot.tolist()
         ids = table.slots.ids_of(moves.slot)
-        dimensions = moves.dimension.tolist()
         encoded = encode_changes(
             Stamp(
                 app=self._app,
@@ -64,16 +65,16 @@ class ChangeWriter:
                 currency=self._definition.reporting_currency,
                 window_days=self._definition.window_ms // _DAY_MS,
             ),
+            self._dimensions,
             Changes(
                 seq=seq,
                 customer_id=ids,
                 account_id=moves.account_id,
-                dimension=[self._names[d] for d in dimensions],
-                dimension_kind=["exclusive"] * count,
-                before=self._literals(dimensions, moves.before),
-                after=self._literals(dimensions, moves.after),
-                cause=[LABELS[cause] for cause in moves.cause.tolist()],
-                cause_event_id=[event_id or None for event_id in moves.event_id],
+                dimension=moves.dimension,
+                before=moves.before,
+                after=moves.after,
+                cause=_CAUSES[moves.cause],
+                cause_event_id=moves.event_id,
                 effective_at_ms=moves.effective_at_ms,
                 previous_since_ms=moves.previous_since_ms,
                 expires_at_ms=moves.expires_at_ms,
@@ -82,7 +83,6 @@ class ChangeWriter:
                 last_purchase_ms=moves.last_purchase_ms,
                 orders=moves.orders,
                 net_minor=moves.net_minor,
-                reasons=[()] * count,
             ),
         )
         self._changes.extend(zip(ids, encoded, strict=True))
@@ -96,14 +96,6 @@ class ChangeWriter:
             zip(slots, zip(seq.tolist(), moves.expires_at_ms.tolist(), strict=True), strict=True)
         )
         return last_seq + count
-
-    def _literals(
-        self, dimensions: list[int], codes: np.ndarray[tuple[int], np.dtype[np.int16]]
-    ) -> list[str | None]:
-        return [
-            self._values[d][code] if code >= 0 else None
-            for d, code in zip(dimensions, codes.tolist(), strict=True)
-        ]
 
     def take(self, table: CustomerTable, *, epoch: int) -> tuple[list[tuple[bytes, bytes]], list[Row]]:
         """Return the pending changes and one membership per customer that changed; clear both.
