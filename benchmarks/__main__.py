@@ -40,7 +40,7 @@ def _options() -> argparse.Namespace:
         "--quick", action="store_true", help="one round of small logs: a trial, nothing is rewritten"
     )
     parser.add_argument("--events", type=int, help="of the synthetic stream (1,000,000)")
-    parser.add_argument("--prefix", type=int, help="events that Faust reads, too, at least (50,000)")
+    parser.add_argument("--prefix", type=int, help="events that Faust reads, too, at least (150,000)")
     parser.add_argument("--without-report", action="store_true", help="leave the pages as they are")
     parser.add_argument(
         "--json", type=Path, help=f"({RESULTS.relative_to(ROOT)}; with --quick {QUICK_RESULTS})"
