@@ -12,6 +12,7 @@ from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
 from streams.customers.profiles import Profile
 from streams.customers.runs import Entries, Runs
+from streams.customers.series import Folded
 from streams.customers.slots import Slots
 
 NOT_YET_MS = -(1 << 63)
@@ -138,6 +139,22 @@ class CustomerState:
         last = np.maximum(np.where(lengths > 0, last, NOT_YET_MS), self.folded_last_ms[slots])
         last[last == NOT_YET_MS] = NEVER_MS
         return last
+
+    def ids(self, slots: Int64s) -> list[bytes]:
+        """Return the ids of customers."""
+        return self.slots.ids_of(slots)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what lies before the fold line of `orders`, or of `refunds` (their total alone)."""
+        if series == "orders":
+            return Folded(
+                self.folded_orders[slots],
+                self.folded_paid_minor[slots],
+                self.folded_first_ms[slots],
+                self.folded_last_ms[slots],
+            )
+        none = np.zeros(len(slots), np.int64)
+        return Folded(none, self.folded_refunds_minor[slots], none + NEVER_MS, none + NOT_YET_MS)
 
     def lifetime(self, slots: Int64s) -> tuple[Int64s, Int64s, Int64s]:
         """Return int64[n] each: orders with net > 0, their nets, refunds that reduced none of them."""

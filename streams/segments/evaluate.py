@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from streams.customers.facts import NEVER_MS, Int64s, UInt8s
 from streams.segments import lifecycle, scores
+from streams.segments.choices import Choice
+from streams.segments.compiling import Compiler
 from streams.segments.definition import Definition
 from streams.segments.view import FAR_MS, Plan, Table, View
 
@@ -18,7 +20,7 @@ class Outcome:
     """What n customers are, each at its own instant."""
 
     value: npt.NDArray[np.int16]
-    """[n, dimensions]: indices into Evaluator.values."""
+    """[n, dimensions]: indices into Evaluator.values; -1 for out of a segment."""
     scores: UInt8s
     """[n, 3]: r, f, m; all 0 for who never bought."""
     due_ms: Int64s
@@ -45,14 +47,36 @@ class Outcome:
 class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""
 
-    dimensions: tuple[str, ...] = ("rfm", "lifecycle")
+    dimensions: tuple[str, ...]
+    """rfm, lifecycle, the custom exclusive ones, then one per segment that is computed."""
+    values: tuple[tuple[str, ...], ...]
+    """The values of each dimension; a segment has one, its own key, which is had or not."""
+    kinds: tuple[str, ...]
+    """`exclusive` (everybody has exactly one value) or `custom` (a segment), of each dimension."""
+    shadows: tuple[bool, ...]
+    """Whether a dimension is computed and counted only: no change of it is written."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        self._rfm = scores.build(definition)
-        self.values: tuple[tuple[str, ...], ...] = (self._rfm.values, lifecycle.VALUES)
-        self._choices = (self._rfm.segment, lifecycle.build(definition.lifecycle, self._rfm))
-        self._plan = Plan(window for choice in self._choices for window in choice.windows())
+        self._rfm = rfm = scores.build(definition)
+        stages = lifecycle.build(definition.lifecycle, rfm)
+        core = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, lifecycle.VALUES)}
+        rules = {segment.key: segment.rule for segment in definition.segments}
+        compiler = Compiler(rfm, core, rules)
+        for custom in definition.dimensions:
+            compiler.declare(custom.key, [(case.value, case.rule) for case in custom.cases], custom.otherwise)
+        names = (*core, *(custom.key for custom in definition.dimensions))
+        exclusive = {name: compiler.choice(name) for name in names}
+        computed = definition.computed
+        self.dimensions = (*exclusive, *(segment.key for segment in computed))
+        self.values = (*(values for _, values in exclusive.values()), *((each.key,) for each in computed))
+        self.kinds = ("exclusive",) * len(exclusive) + ("custom",) * len(computed)
+        self.shadows = (False,) * len(exclusive) + tuple(each.state == "shadow" for each in computed)
+        self._choices: tuple[Choice, ...] = tuple(choice for choice, _ in exclusive.values())
+        self._segments = tuple(compiler.condition(segment.rule) for segment in computed)
+        self._plan = Plan(
+            window for nodes in (self._choices, self._segments) for node in nodes for window in node.windows()
+        )
 
     def evaluate(self, table: Table, slots: Int64s, now_ms: Int64s) -> Outcome:
         """Return what the customers at `slots` (int64[n]) are at `now_ms` (int64[n], one each).
@@ -60,7 +84,7 @@ class Evaluator:
         Raises AssertionError when a deadline is not after now: a sweep would never end.
         """
         n = len(slots)
-        value, triple = np.empty((n, len(self._choices)), np.int16), np.empty((n, 3), np.uint8)
+        value, triple = np.empty((n, len(self.dimensions)), np.int16), np.empty((n, 3), np.uint8)
         if not n:
             empty = np.empty(0, np.int64)
             return Outcome(value, triple, empty, empty, empty, empty)
@@ -69,6 +93,12 @@ class Evaluator:
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
             due = np.minimum(due, view.due(choice))
+        for dimension, segment in enumerate(self._segments, len(self._choices)):
+            # In is code 0, out is -1: no value.
+            value[:, dimension] = view.value(segment)
+            value[:, dimension] -= 1
+            if not segment.timeless:
+                due = np.minimum(due, view.due(segment))
         for place, score in enumerate((rfm.recency, rfm.frequency, rfm.monetary)):
             triple[:, place] = view.value(score)
         triple *= view.value(rfm.paid)[:, None]

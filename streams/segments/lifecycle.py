@@ -5,7 +5,7 @@ from __future__ import annotations
 from streams.segments.choices import FirstMatch
 from streams.segments.conditions import And, Compare, Condition, Not, Returned
 from streams.segments.definition import Lifecycle
-from streams.segments.measures import Age
+from streams.segments.measures import Age, PaidAt
 from streams.segments.scores import Rfm
 
 VALUES = ("lead", "churned", "reactivated", "at_risk", "new", "loyal", "active")
@@ -13,7 +13,7 @@ VALUES = ("lead", "churned", "reactivated", "at_risk", "new", "loyal", "active")
 
 def build(constants: Lifecycle, rfm: Rfm) -> FirstMatch:
     """Build the rules; the code of each is its place in VALUES."""
-    tenure = Age("first")
+    tenure = Age(PaidAt("first"))
     rules: dict[str, Condition] = {
         "lead": Not(rfm.paid),
         "churned": Compare(rfm.silence, ">=", constants.churned_ms),

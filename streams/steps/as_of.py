@@ -6,6 +6,7 @@ import numpy as np
 
 from streams.customers.facts import NEVER_MS, Int64s
 from streams.customers.runs import Runs
+from streams.customers.series import Folded
 from streams.customers.table import CustomerTable
 
 _BEFORE_ALL = np.iinfo(np.int64).min
@@ -38,6 +39,14 @@ class TableAsOf:
         self._table = table
         self.orders = _RunsAsOf(table.orders, slots, as_of_ms)
         self.refunds = _RunsAsOf(table.refunds, slots, as_of_ms)
+
+    def ids(self, slots: Int64s) -> list[bytes]:
+        """Return the ids of customers."""
+        return self._table.ids(slots)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what lies before the fold line: older than any instant a step looks back to."""
+        return self._table.folded(series, slots)
 
     def first_paid_ms(self, slots: Int64s) -> Int64s:
         """Return int64[n]: the first order with net > 0 in sight, NEVER_MS when there is none."""

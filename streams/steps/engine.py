@@ -106,8 +106,8 @@ class PartitionEngine:
         self.table = CustomerTable(
             fact_key=fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
         )
-        dimensions = len(self._evaluator.dimensions)
-        self._room = Room(self.table, self.definition, app=self._app, dimensions=dimensions)
+        names = self._evaluator.dimensions
+        self._room = Room(self.table, self.definition, app=self._app, dimensions=names)
 
     def finish_restore(self, *, partitions: int) -> int | None:
         """Build the state; return the partition row's source offset, None when there is no row.

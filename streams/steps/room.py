@@ -8,6 +8,8 @@ for every instant at which one of its facts reaches the end of a span the defini
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from streams.customers.columns import FACT
@@ -16,6 +18,7 @@ from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.row_format import KEY_BYTES
 from streams.customers.table import CustomerTable
 from streams.segments.definition import Definition
+from streams.segments.rules import instants, spans_ms
 from streams.steps.plan import Piece
 from streams.steps.work import Work
 
@@ -40,15 +43,24 @@ def spans_of(definition: Definition) -> tuple[int, ...]:
     """Return how long after a fact anything may change by time alone, in ms: all such spans, ascending."""
     lifecycle = definition.lifecycle
     spans = {*definition.r_edges_ms, definition.window_ms, lifecycle.loyal_tenure_ms}
-    return tuple(sorted(spans | {lifecycle.at_risk_ms, lifecycle.churned_ms, lifecycle.recent_ms}))
+    spans |= {lifecycle.at_risk_ms, lifecycle.churned_ms, lifecycle.recent_ms}
+    return tuple(sorted(spans.union(*map(spans_ms, definition.rules))))
 
 
 class Room:
     """Bounds on what pieces of work add, for one table. Upper bounds all, and never far off by much."""
 
-    def __init__(self, table: CustomerTable, definition: Definition, *, app: str, dimensions: int) -> None:
-        self._table, self._spans, self._dimensions = table, spans_of(definition), dimensions
-        self._change_bytes = CHANGE_BYTES + len(app)
+    def __init__(
+        self, table: CustomerTable, definition: Definition, *, app: str, dimensions: Sequence[str]
+    ) -> None:
+        self._table, self._spans, self._dimensions = table, spans_of(definition), len(dimensions)
+        # The longest name of a dimension, beyond that of `lifecycle`, which the constants count in.
+        longer = max(0, *(len(name) - len("lifecycle") for name in dimensions))
+        self._change_bytes = CHANGE_BYTES + longer + len(app)
+        self._dimension_bytes = MEMBERSHIP_DIMENSION_BYTES + longer
+        self._fixed = sum(map(instants, definition.rules))
+        # What settles with a delay may change once more after every evaluation that turned its rule.
+        self._delayed = sum(segment.settles for segment in definition.computed)
 
     def piece_bytes(self, work: Work, piece: Piece, clock_ms: int, bytes_left: int) -> int:
         """Return no less than the piece adds to rows, changes, memberships and dead letters.
@@ -71,11 +83,13 @@ class Room:
             groups = np.unique(place * (len(tick_ms) + 1) + work.tick_of_row[rows] - work.tick)
             seen = np.bincount(groups // (len(tick_ms) + 1), minlength=len(everybody))
             occurred_ms = work.facts.occurred_at_ms[rows]
-            least = total + int((np.minimum(most, seen + 1) * per_change).sum()) * self._dimensions
+            # Beside its facts, a customer may have instants of its own: once after each change of them.
+            seen = (seen + 1) * (1 + self._fixed)
+            least = total + int((np.minimum(most, seen) * per_change).sum()) * self._dimensions
             if least > bytes_left:
                 return least
-            instants = self._instants(everybody, place, occurred_ms, clock_ms, int(tick_ms[-1]))
-            most = np.minimum(most, seen + instants + 1)
+            spans = self._instants(everybody, place, occurred_ms, clock_ms, int(tick_ms[-1]))
+            most = np.minimum(most, (seen + spans) * (1 + self._delayed))
         return total + int((most * per_change).sum()) * self._dimensions
 
     def sweep_bytes(self, slots: Int64s, work: Work) -> Int64s:
@@ -85,7 +99,7 @@ class Room:
 
     def membership_bytes(self, ids: int, account: int = ACCOUNT_BYTES_MAX) -> int:
         """Return no less than one membership takes, for a customer id of so many bytes."""
-        return 2 * ids + account + MEMBERSHIP_BYTES + self._dimensions * MEMBERSHIP_DIMENSION_BYTES
+        return 2 * ids + account + MEMBERSHIP_BYTES + self._dimensions * self._dimension_bytes
 
     def _each(self, slots: Int64s, work: Work) -> tuple[Int64s, Int64s]:
         """Return int64[n] twice: each customer's row and membership, and any one change of it."""

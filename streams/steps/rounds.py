@@ -282,7 +282,9 @@ class Rounds:
         )
         known = self._value[who] >= 0
         since_ms = np.where(known, self._since_ms[who], NEVER_MS)
-        effective_ms = np.where(known, np.maximum(effective_ms, self._since_ms[who]), effective_ms)
+        # Who left a segment holds no value, and the instant of leaving: coming back is never before it.
+        stood = known | (self._since_ms[who] != 0)
+        effective_ms = np.where(stood, np.maximum(effective_ms, self._since_ms[who]), effective_ms)
         ids = [
             b"" if timed else self._cause_id[i]
             for i, timed in zip(who.tolist(), by_time.tolist(), strict=True)

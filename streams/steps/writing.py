@@ -30,9 +30,10 @@ class ChangeWriter:
         self._app, self._partition, self._definition, self._wall = app, partition, definition, wall
         self._names, self._values = evaluator.dimensions, evaluator.values
         self._dimensions = [
-            Dimension(name, "exclusive", values)
-            for name, values in zip(self._names, self._values, strict=True)
+            Dimension(name, kind, values)
+            for name, kind, values in zip(self._names, evaluator.kinds, self._values, strict=True)
         ]
+        self._shown = np.array([not shadow for shadow in evaluator.shadows])
         self.clear()
 
     def clear(self) -> None:
@@ -44,7 +45,14 @@ class ChangeWriter:
         """No less than the changes and memberships take, keys included."""
 
     def add(self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int) -> int:
-        """Number and encode one piece's moves, in their order; return the last seq given."""
+        """Number and encode one piece's moves, in their order; return the last seq given.
+
+        Those of shadow segments are left out: nobody is told of them.
+        """
+        if not self._shown.all():
+            moves = moves.take(np.flatnonzero(self._shown[moves.dimension]))
+            if not len(moves):
+                return last_seq
         count = len(moves)
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
         # Of several changes of one value the last assignment stays, and that is the latest.
@@ -69,7 +77,7 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=moves.account_id,
                 dimension=[self._names[d] for d in dimensions],
-                dimension_kind=["exclusive"] * count,
+                dimension_kind=[self._dimensions[d].kind for d in dimensions],
                 before=self._literals(dimensions, moves.before),
                 after=self._literals(dimensions, moves.after),
                 cause=[LABELS[cause] for cause in moves.cause.tolist()],
@@ -87,7 +95,7 @@ class ChangeWriter:
         )
         self._changes.extend(zip(ids, encoded, strict=True))
         self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
-        membership = MEMBERSHIP_BYTES + MEMBERSHIP_DIMENSION_BYTES * len(self._names)
+        membership = MEMBERSHIP_BYTES + sum(MEMBERSHIP_DIMENSION_BYTES + len(name) for name in self._names)
         for slot, name, account in zip(slots, ids, moves.account_id, strict=True):
             if slot not in self._changed:
                 self.pending_bytes += membership + 2 * len(name) + (ACCOUNT_BYTES_MAX if account else 0)
@@ -124,7 +132,7 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=[table.account_id(slot) for slot in slots.tolist()],
                 seq=latest[:, 0],
-                value=table.value[slots],
+                value=np.where(self._shown, table.value[slots], np.int16(-1)),
                 since_ms=table.since_ms[slots],
                 value_seq=table.value_seq[slots],
                 expires_at_ms=latest[:, 1],

@@ -1,0 +1,136 @@
+"""Custom segments and dimensions as a definition carries them, and the windows and spans of their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from streams.customers.series import Series
+from streams.segments import tree
+from streams.segments.literals import EVER_MS
+
+State = Literal["live", "shadow", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One custom segment: who its rule holds for is in, everybody else has no value in it."""
+
+    key: str
+    when: str
+    """The rule as it is written, in one line."""
+    rule: tree.Rule
+    """What the rule means, and holds nobody outside its validity."""
+    series: tuple[Series, ...] = ()
+    """What it needs kept."""
+    name: str = ""
+    description: str = ""
+    owner: str = ""
+    labels: tuple[str, ...] = ()
+    dwell_enter_ms: int = 0
+    dwell_exit_ms: int = 0
+    cooldown_ms: int = 0
+    valid_from_ms: int | None = None
+    valid_until_ms: int | None = None
+    state: State = "live"
+
+    @property
+    def settles(self) -> bool:
+        """Whether membership follows the rule with a delay."""
+        return bool(self.dwell_enter_ms or self.dwell_exit_ms or self.cooldown_ms)
+
+    def content(self) -> dict[str, Any]:
+        """Return what decides who is a member: part of the definition's hash."""
+        return {
+            "when": self.when,
+            "dwell_enter_ms": self.dwell_enter_ms,
+            "dwell_exit_ms": self.dwell_exit_ms,
+            "cooldown_ms": self.cooldown_ms,
+            "valid_from_ms": self.valid_from_ms,
+            "valid_until_ms": self.valid_until_ms,
+            "state": self.state,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One value of a custom exclusive dimension, and the rule under which it is taken."""
+
+    value: str
+    when: str
+    rule: tree.Rule
+
+
+@dataclass(frozen=True, slots=True)
+class CustomDimension:
+    """A dimension in which every customer has exactly one value: of the first rule that holds."""
+
+    key: str
+    cases: tuple[Case, ...]
+    otherwise: str
+    series: tuple[Series, ...] = ()
+    name: str = ""
+    description: str = ""
+    owner: str = ""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All values, in the order of their codes."""
+        return (*(case.value for case in self.cases), self.otherwise)
+
+    def content(self) -> dict[str, Any]:
+        """Return what decides who has which value: part of the definition's hash."""
+        return {"values": [[case.value, case.when] for case in self.cases], "otherwise": self.otherwise}
+
+
+def parts_of(rule: Any) -> Iterator[Any]:
+    """Yield a rule and everything it is made of."""
+    yield rule
+    for name in (each.name for each in fields(rule)):
+        part = getattr(rule, name)
+        for each in part if isinstance(part, tuple) else (part,):
+            if is_dataclass(each):
+                yield from parts_of(each)
+
+
+def windows_ms(rule: tree.Rule) -> set[int]:
+    """Return the lengths of all windows a rule reads, `ever` left out."""
+    lengths = {getattr(part, "length_ms", EVER_MS) for part in parts_of(rule)}
+    return lengths - {EVER_MS}
+
+
+def spans_ms(rule: tree.Rule) -> set[int]:
+    """Return how long after a fact time alone may change a rule's truth."""
+    spans = windows_ms(rule)
+    for part in parts_of(rule):
+        if isinstance(part, tree.Compared) and isinstance(part.measure, tree.Elapsed):
+            # A threshold is one or two cuts: `> k` is `>= k + 1`.
+            spans |= {part.threshold, part.threshold + 1}
+    return {span for span in spans if span > 0}
+
+
+def instants(rule: tree.Rule) -> int:
+    """Return how many deadlines a rule has at most that no fact's time leads to, until the next fact."""
+    count = 0
+    for part in parts_of(rule):
+        if isinstance(part, tree.During):
+            count += 2
+        elif isinstance(part, tree.TraitTime | tree.SubscriptionTime):
+            # The instant, and a threshold before it of two cuts.
+            count += 3
+        elif isinstance(part, tree.Subscribed | tree.SubscriptionSum):
+            count += 2
+    return count
+
+
+def needs_facts(rule: tree.Rule) -> bool:
+    """Tell whether a rule reads traits, subscriptions or tickets."""
+    return any(type(part) in _OF_FACTS for part in parts_of(rule))
+
+
+_OF_FACTS = {
+    *(tree.TraitTime, tree.TraitNumber, tree.TraitSet, tree.TraitText, tree.TraitTruth, tree.TraitHolds),
+    *(tree.SubscriptionTime, tree.SubscriptionSum, tree.Subscribed),
+    *(tree.OpenTickets, tree.TicketCount, tree.TicketMean),
+}
