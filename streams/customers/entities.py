@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 SubscriptionState = Literal["active", "trial", "paused", "cancelled", "ended", "none"]
-"""`none`: nothing known yet that says more, or a trial that stopped without having become active."""
+"""`none`: nothing known that says more, or it stopped without having been active."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,9 @@ class Subscription:
     changed_ms: int = 0
     """When the latest change happened."""
     ended_ms: int | None = None
-    """When it was cancelled or ended, None while it is neither."""
+    """When it was cancelled or ended, None while it is neither, or if it had never been active."""
     was_active: bool = False
     """It has been active since it last ended."""
-    tried: bool = False
-    """It has been a trial since it last ended."""
 
     @property
     def active(self) -> bool:
@@ -117,7 +115,7 @@ def settled(
     for at_ms, place in due:
         before = now[place]
         now[place] = stopped(before, at_ms)
-        if now[place].ended_ms == at_ms:
+        if now[place].ended_ms is not None:
             standing = ended(now, standing, at_ms)
     return tuple(now), standing
 
@@ -136,19 +134,17 @@ def stops_ms(subscription: Subscription) -> int | None:
 def stopped(
     subscription: Subscription, at_ms: int, state: Literal["cancelled", "ended"] = "cancelled"
 ) -> Subscription:
-    """Return it after it stopped at `at_ms`; a trial that was never active is no more, and has not ended."""
-    only_tried = subscription.tried and not subscription.was_active
+    """Return it after it stopped at `at_ms`: that is an end only if it had been active."""
     return replace(
         subscription,
-        state="none" if only_tried else state,
-        ended_ms=None if only_tried else at_ms,
+        state=state if subscription.was_active else "none",
+        ended_ms=at_ms if subscription.was_active else None,
         payment_failed=False,
         cancellation_scheduled=False,
         cancel_at_ms=None,
         trial_ends_at_ms=None,
         renews_at_ms=None,
         was_active=False,
-        tried=only_tried,
     )
 
 
