@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from streams.customers.arena import enlarged
 from streams.customers.columns import ORDERS, OTHERS, REFUNDS, SERIES
+from streams.customers.entities import NOTHING, Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Int64s, TraitValue, UInt8s
 from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
@@ -143,6 +144,22 @@ class CustomerState:
     def ids(self, slots: Int64s) -> list[bytes]:
         """Return the ids of customers."""
         return self.slots.ids_of(slots)
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return the places of who may have subscriptions or tickets: nobody's are kept yet."""
+        return np.empty(0, np.int64)
+
+    def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]:
+        """Return everybody's subscriptions, by id: entities.settled() tells what time makes of them."""
+        return [()] * len(slots)
+
+    def standings(self, slots: Int64s) -> list[Standing]:
+        """Return what follows from all subscriptions of each customer together."""
+        return [NOTHING] * len(slots)
+
+    def tickets(self, slots: Int64s) -> list[tuple[Ticket, ...]]:
+        """Return the tickets of each customer, by id."""
+        return [()] * len(slots)
 
     def folded(self, series: str, slots: Int64s) -> Folded:
         """Return what lies before the fold line of `orders`, or of `refunds` (their total alone)."""

@@ -26,7 +26,7 @@ class Traits:
 
     def evaluate(self, view: View) -> list[TraitValue]:
         """Return n values, None where it is not set."""
-        return view.facts.traits(self._name, view.slots)
+        return view.facts.trait(self._name, view.slots)
 
 
 class TraitMeasure:

@@ -117,7 +117,7 @@ class Calls(Reader):
             return Amount(tree.SubscriptionSum("mrr", 12 if name == "arr" else 1), "money", self._money)
         match name:
             case "tenure":
-                return Amount(tree.Elapsed(tree.Paid("first"), False), "duration", DAY_MS)
+                return Amount(tree.Elapsed(tree.FirstPaid(), False), "duration", DAY_MS)
             case "rfm.segment":
                 return Text("dimension", name, vocabulary.exclusive["rfm"], "rfm")
             case "rfm.r" | "rfm.f" | "rfm.m":

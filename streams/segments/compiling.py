@@ -15,15 +15,36 @@ from streams.segments.attributes import (
     is_of,
     number_of,
 )
-from streams.segments.choices import FirstMatch
+from streams.segments.choices import Choice, FirstMatch
 from streams.segments.conditions import And, Compare, Condition, Constant, During, Not, OneOf, Or
 from streams.segments.histories import AgeOfDeclared, HappenedAt, Listed, Mean, Outermost, Remaining, Varied
 from streams.segments.measures import MISSING, Age, Count, Measure, Net, PaidAt, Sum
 from streams.segments.scores import Rfm
+from streams.segments.standing import (
+    FirstPaidAt,
+    Subscribed,
+    Subscriptions,
+    SubscriptionSum,
+    SubscriptionTime,
+)
+from streams.segments.support import (
+    OpenTickets,
+    TicketCount,
+    TicketMean,
+    Tickets,
+    closing,
+    first_reply,
+    opened,
+    rated,
+    reopened,
+)
 from streams.segments.view import Window
 
-Dimension = tuple[FirstMatch, tuple[str, ...]]
+Dimension = tuple[Choice, tuple[str, ...]]
 """What chooses a value, and the values in the order of their codes."""
+
+_COUNTED = {"opened": opened, "reopened": reopened}
+_AVERAGED = {"first_reply_time": first_reply, "close_time": closing, "rating": rated}
 
 
 class Compiler:
@@ -32,11 +53,13 @@ class Compiler:
     def __init__(
         self,
         rfm: Rfm,
-        dimensions: Mapping[str, tuple[FirstMatch, tuple[str, ...]]],
+        subscriptions: Subscriptions,
+        dimensions: Mapping[str, Dimension],
         rules: Mapping[str, tree.Rule],
     ) -> None:
         """`dimensions` are the core's, by name; `rules` those of segments, by key, for in_segment()."""
         self._rfm, self._rules = rfm, rules
+        self._subscriptions, self._tickets = subscriptions, Tickets()
         self._dimensions = dict(dimensions)
         self._cases: dict[str, tuple[Sequence[tuple[str, tree.Rule]], str]] = {}
         self._nodes: dict[Any, Any] = {
@@ -54,7 +77,7 @@ class Compiler:
         """Announce a custom exclusive dimension; it is built when something reads it, or choice() asks."""
         self._cases[name] = cases, otherwise
 
-    def choice(self, name: str) -> tuple[FirstMatch, tuple[str, ...]]:
+    def choice(self, name: str) -> Dimension:
         """Return an exclusive dimension and its values."""
         found = self._dimensions.get(name)
         if found is None:
@@ -92,6 +115,14 @@ class Compiler:
             tree.Elapsed: lambda part: (AgeOfDeclared if part.declared else Age)(self._measure(part.since)),
             tree.Remaining: lambda part: Remaining(self._measure(part.until)),
             tree.Bucket: lambda part: Bucket(part.salt),
+            tree.FirstPaid: lambda part: FirstPaidAt(self._node(tree.Paid("first")), self._subscriptions),
+            tree.SubscriptionTime: lambda part: SubscriptionTime(self._subscriptions, part.which),
+            tree.SubscriptionSum: lambda part: SubscriptionSum(self._subscriptions, part.of, part.times),
+            tree.OpenTickets: lambda part: OpenTickets(self._tickets),
+            tree.TicketCount: lambda part: TicketCount(self._tickets, _COUNTED[part.of], part.length_ms),
+            tree.TicketMean: lambda part: TicketMean(
+                self._tickets, _AVERAGED[part.of], part.length_ms, up=part.up
+            ),
         }
 
     def _conditions(self) -> dict[type, Callable[[Any], Condition]]:
@@ -103,6 +134,7 @@ class Compiler:
             tree.TraitTruth: self._trait_truth,
             tree.TraitHolds: self._trait_holds,
             tree.Valued: self._valued,
+            tree.Subscribed: lambda part: Subscribed(self._subscriptions, part.where),
             tree.Member: lambda part: self.condition(self._rules[part.segment]),
             tree.During: lambda part: During(part.from_ms, part.until_ms),
             tree.Always: lambda part: Constant(part.truth),

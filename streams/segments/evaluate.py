@@ -10,8 +10,10 @@ import numpy.typing as npt
 from streams.customers.facts import NEVER_MS, Int64s, UInt8s
 from streams.segments import lifecycle, scores
 from streams.segments.choices import Choice
-from streams.segments.compiling import Compiler
+from streams.segments.compiling import Compiler, Dimension
 from streams.segments.definition import Definition
+from streams.segments.stages import VALUES
+from streams.segments.standing import Subscriptions
 from streams.segments.view import FAR_MS, Plan, Table, View
 
 
@@ -59,10 +61,11 @@ class Evaluator:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._rfm = rfm = scores.build(definition)
-        stages = lifecycle.build(definition.lifecycle, rfm)
-        core = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, lifecycle.VALUES)}
+        subscriptions = Subscriptions()
+        stages = lifecycle.build(definition.lifecycle, rfm, subscriptions)
+        core: dict[str, Dimension] = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, VALUES)}
         rules = {segment.key: segment.rule for segment in definition.segments}
-        compiler = Compiler(rfm, core, rules)
+        compiler = Compiler(rfm, subscriptions, core, rules)
         for custom in definition.dimensions:
             compiler.declare(custom.key, [(case.value, case.rule) for case in custom.cases], custom.otherwise)
         names = (*core, *(custom.key for custom in definition.dimensions))
@@ -73,9 +76,9 @@ class Evaluator:
         self.kinds = ("exclusive",) * len(exclusive) + ("custom",) * len(computed)
         self.shadows = (False,) * len(exclusive) + tuple(each.state == "shadow" for each in computed)
         self._choices: tuple[Choice, ...] = tuple(choice for choice, _ in exclusive.values())
-        self._segments = tuple(compiler.condition(segment.rule) for segment in computed)
+        self.segments = tuple(compiler.condition(segment.rule) for segment in computed)
         self._plan = Plan(
-            window for nodes in (self._choices, self._segments) for node in nodes for window in node.windows()
+            window for nodes in (self._choices, self.segments) for node in nodes for window in node.windows()
         )
 
     def evaluate(self, table: Table, slots: Int64s, now_ms: Int64s) -> Outcome:
@@ -93,7 +96,7 @@ class Evaluator:
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
             due = np.minimum(due, view.due(choice))
-        for dimension, segment in enumerate(self._segments, len(self._choices)):
+        for dimension, segment in enumerate(self.segments, len(self._choices)):
             # In is code 0, out is -1: no value.
             value[:, dimension] = view.value(segment)
             value[:, dimension] -= 1

@@ -236,9 +236,9 @@ class Remaining:
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """It shrinks 1 ms below the floor, or is gone when the instant comes, whichever is first.
 
-        Where the instant itself can move on by time alone (the next of several renewals), it does so when
-        it comes: with a floor that holds what is missing too, that is when it must be looked at again.
+        The instant itself may move by time alone: to the next of several renewals, or away with what ends.
         """
         at = view.value(self._of)
         below = np.where(floor > 0, at - floor + 1, at)
-        return np.where(at > view.now_ms, np.minimum(at, below), FAR_MS)
+        due = np.where(at > view.now_ms, np.minimum(at, below), FAR_MS)
+        return np.minimum(due, self._of.leaves(view, floor, ceiling))

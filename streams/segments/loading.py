@@ -12,8 +12,8 @@ from streams.segments.currencies import EXPONENTS, Rates, fits
 from streams.segments.definition import Definition, Lifecycle
 from streams.segments.document import Entry, Problems, parse
 from streams.segments.grid import PROSPECT, SCORES, SUMS, Grid, prove
-from streams.segments.lifecycle import VALUES
 from streams.segments.rules import needs_facts
+from streams.segments.stages import VALUES
 
 DEFAULT_PATH = Path(__file__).parents[2] / "segments.yaml"
 

@@ -73,6 +73,11 @@ class Paid:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstPaid:
+    """When the customer first paid: by an order, or for a subscription."""
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """When the first or last entry of a series was, of all time."""
 
@@ -94,7 +99,7 @@ class SubscriptionTime:
     which: Literal["renews_at", "trial_ends_at"]
 
 
-Moment = Paid | Happened | TraitTime | SubscriptionTime
+Moment = Paid | FirstPaid | Happened | TraitTime | SubscriptionTime
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from streams.customers.entities import Standing, Subscription, Ticket
 from streams.customers.facts import Bools, Int64s, TraitValue
 from streams.customers.series import Folded
 from streams.segments.search import first_above
@@ -44,7 +45,7 @@ class Histories(Protocol):
 class Table(Protocol):
     """What an evaluation reads of the customer table, and all it reads.
 
-    `slots` are always those the evaluation was asked for, in that order.
+    `slots` are those the evaluation was asked for, in that order; of who is `booked`, some of them.
     """
 
     @property
@@ -58,12 +59,20 @@ class Table(Protocol):
         """Return what was folded away of ORDERS, REFUNDS or a series of the definition."""
         ...
 
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return int64[k], ascending: the places in `slots` of who may have subscriptions or tickets."""
+        ...
+
+    def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]: ...
+    def standings(self, slots: Int64s) -> list[Standing]: ...
+    def tickets(self, slots: Int64s) -> list[tuple[Ticket, ...]]: ...
+
 
 class FactsTable(Table, Protocol):
-    """What definitions with series, traits, subscriptions or tickets read beside."""
+    """What definitions with series or traits read beside."""
 
     def series(self, key: str) -> Histories: ...
-    def traits(self, name: str, slots: Int64s) -> list[TraitValue]: ...
+    def trait(self, name: str, slots: Int64s) -> list[TraitValue]: ...
 
 
 class Window(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streams.customers.entities import Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Int64s
 from streams.customers.runs import Runs
 from streams.customers.series import Folded
@@ -43,6 +44,22 @@ class TableAsOf:
     def ids(self, slots: Int64s) -> list[bytes]:
         """Return the ids of customers."""
         return self._table.ids(slots)
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return the places of who may have subscriptions or tickets: they are as of now, see phases.py."""
+        return self._table.booked(slots)
+
+    def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]:
+        """Return the subscriptions of each customer."""
+        return self._table.subscriptions(slots)
+
+    def standings(self, slots: Int64s) -> list[Standing]:
+        """Return what follows from all subscriptions of each customer together."""
+        return self._table.standings(slots)
+
+    def tickets(self, slots: Int64s) -> list[tuple[Ticket, ...]]:
+        """Return the tickets of each customer."""
+        return self._table.tickets(slots)
 
     def folded(self, series: str, slots: Int64s) -> Folded:
         """Return what lies before the fold line: older than any instant a step looks back to."""
