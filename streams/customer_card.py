@@ -87,6 +87,8 @@ def card_of(engine: PartitionEngine, evaluator: Evaluator, customer_id: str) -> 
     outcome = evaluator.evaluate(table, slots, np.array([engine.clock_ms]))
     values: dict[str, tuple[str, int] | None] = {}
     for d, dimension in enumerate(evaluator.dimensions):
+        if not evaluator.counted[d]:
+            continue
         code = int(table.value[slot, d])
         held = None if code < 0 else (evaluator.values[d][code], int(table.since_ms[slot, d]))
         values[dimension] = held

@@ -59,8 +59,8 @@ class _Sections:
         self._traits = self._read_traits()
         self._segments = self._keyed("segments")
         self._dimensions = self._keyed("dimensions")
-        self._check_keys()
         self._parts = {key: entry.fields(("when",), _SEGMENT) for key, entry in self._segments.items()}
+        self._check_keys()
         self._values = {
             key: self._read_values(entry.fields(("values", "otherwise"), tuple(_DETAILS)))
             for key, entry in self._dimensions.items()
@@ -129,9 +129,11 @@ class _Sections:
 
     def _check_keys(self) -> None:
         count = len(self._segments) + len(self._dimensions)
+        count += sum(map(_settles, self._parts.values()))
         if count > COUNT_MAX:
             section = "segments" if self._segments else "dimensions"
-            self._root[section].problem(f"at most {COUNT_MAX} segments and dimensions", str(count))
+            expected = f"at most {COUNT_MAX} segments and dimensions, one with a delay counting twice"
+            self._root[section].problem(expected, str(count))
         for key, entry in self._dimensions.items():
             if key in self._segments:
                 entry.problem("a key of its own", f"the segment {key} and the dimension {key}")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streams.customers.facts import NEVER_MS, Int64s, UInt8s
+from streams.customers.facts import NEVER_MS, Bools, Int64s, UInt8s
 from streams.segments import lifecycle, scores
 from streams.segments.choices import Choice
 from streams.segments.compiling import Compiler, Dimension
 from streams.segments.definition import Definition
+from streams.segments.settling import RULE_SUFFIX, Delay
 from streams.segments.stages import VALUES
 from streams.segments.standing import Subscriptions
 from streams.segments.view import FAR_MS, Plan, Table, View
@@ -50,13 +51,19 @@ class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""
 
     dimensions: tuple[str, ...]
-    """rfm, lifecycle, the custom exclusive ones, then one per segment that is computed."""
+    """rfm, lifecycle, the custom exclusive ones, one per segment that is computed, and for each of those
+    with a delay another one that holds the truth of its rule."""
     values: tuple[tuple[str, ...], ...]
     """The values of each dimension; a segment has one, its own key, which is had or not."""
     kinds: tuple[str, ...]
     """`exclusive` (everybody has exactly one value) or `custom` (a segment), of each dimension."""
     shadows: tuple[bool, ...]
     """Whether a dimension is computed and counted only: no change of it is written."""
+    counted: Bools
+    """Whether a dimension is one that people know: not the truth of a rule that a membership follows."""
+    delays: tuple[Delay, ...]
+    """How memberships follow their rules. An Outcome holds what the rules say, for both: what comes of it
+    depends on what was held before, and settle() tells."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -71,10 +78,24 @@ class Evaluator:
         names = (*core, *(custom.key for custom in definition.dimensions))
         exclusive = {name: compiler.choice(name) for name in names}
         computed = definition.computed
-        self.dimensions = (*exclusive, *(segment.key for segment in computed))
-        self.values = (*(values for _, values in exclusive.values()), *((each.key,) for each in computed))
-        self.kinds = ("exclusive",) * len(exclusive) + ("custom",) * len(computed)
-        self.shadows = (False,) * len(exclusive) + tuple(each.state == "shadow" for each in computed)
+        settling = [each for each in computed if each.settles]
+        own = (*(each.key for each in computed), *(each.key + RULE_SUFFIX for each in settling))
+        self.dimensions = (*exclusive, *own)
+        self.values = (*(values for _, values in exclusive.values()), *((name,) for name in own))
+        self.kinds = ("exclusive",) * len(exclusive) + ("custom",) * len(own)
+        silent = (*(each.state == "shadow" for each in computed), *(True for _ in settling))
+        self.shadows = (False,) * len(exclusive) + silent
+        self.counted = np.array([not name.endswith(RULE_SUFFIX) for name in self.dimensions])
+        self.delays = tuple(
+            Delay(
+                self.dimensions.index(each.key),
+                self.dimensions.index(each.key + RULE_SUFFIX),
+                each.dwell_enter_ms,
+                each.dwell_exit_ms,
+                each.cooldown_ms,
+            )
+            for each in settling
+        )
         self._choices: tuple[Choice, ...] = tuple(choice for choice, _ in exclusive.values())
         self.segments = tuple(compiler.condition(segment.rule) for segment in computed)
         self._plan = Plan(
@@ -102,6 +123,8 @@ class Evaluator:
             value[:, dimension] -= 1
             if not segment.timeless:
                 due = np.minimum(due, view.due(segment))
+        for delay in self.delays:
+            value[:, delay.rule] = value[:, delay.membership]
         for place, score in enumerate((rfm.recency, rfm.frequency, rfm.monetary)):
             triple[:, place] = view.value(score)
         triple *= view.value(rfm.paid)[:, None]

@@ -302,7 +302,8 @@ class PartitionEngine:
         if moves is not None:
             began = time.thread_time_ns()
             self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
-            counting.count_moves(self._tally, moves, self._evaluator.dimensions, live=self.mode == "wall")
+            counted = moves.take(np.flatnonzero(self._evaluator.counted[moves.dimension]))
+            counting.count_moves(self._tally, counted, self._evaluator.dimensions, live=self.mode == "wall")
             self._spend("changes", began)
         for row in sorted(rounds.refused):
             record = work.chunk.records[int(work.facts.position[row])]

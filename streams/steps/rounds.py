@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind, UInt8s
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
+from streams.segments.settling import follow
+from streams.segments.view import FAR_MS
 from streams.steps.as_of import TableAsOf
 from streams.steps.effective import effective_at
 from streams.steps.moves import LATE, Cause, Moves, concatenate
@@ -252,21 +254,37 @@ class Rounds:
 
     def _settle(self, who: Int64s, at: Int64s, outcome: Outcome) -> None:
         """Take an evaluation of each customer for what it now is, and record whose values changed."""
+        settled_ms: dict[int, Int64s] = {}
+        if self._evaluator.delays:
+            outcome, settled_ms = self._delayed(who, at, outcome)
         changed = outcome.value != self._value[who]
         hit = np.flatnonzero(changed.any(axis=1))
         if len(hit):
-            self._record(who[hit], at[hit], outcome.take(hit), changed[hit])
+            instants = {dimension: ms[hit] for dimension, ms in settled_ms.items()}
+            self._record(who[hit], at[hit], outcome.take(hit), changed[hit], instants)
         self._store(who, outcome)
 
-    def _store(self, who: Int64s, outcome: Outcome) -> None:
-        """Let an evaluation stand for what each customer is; nothing is pending of it any more."""
-        self._value[who], self._scores[who] = outcome.value, outcome.scores
-        self._due_ms[who] = outcome.due_ms
-        self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, _NO_INSTANT
-        self._evaluated[who] = True
+    def _delayed(self, who: Int64s, at: Int64s, outcome: Outcome) -> tuple[Outcome, dict[int, Int64s]]:
+        """Turn what rules say into memberships that follow with a delay; return since when each holds."""
+        now_ms = self._tick_ms[at]
+        value = outcome.value
+        rules = [delay.rule for delay in self._evaluator.delays]
+        turned = np.flatnonzero((value[:, rules] != self._value[who][:, rules]).any(axis=1))
+        since_ms = self._since_ms[who]
+        if len(turned):
+            effective_ms = self._effective_ms(who[turned], at[turned], value.shape[1])
+            changed = value[turned] != self._value[who[turned]]
+            since_ms[turned] = np.where(changed, effective_ms, since_ms[turned])
+        value, instants, next_ms = follow(
+            self._evaluator.delays, (self._value[who], self._since_ms[who]), (value, since_ms), now_ms
+        )
+        due_ms = np.minimum(outcome.due_ms, np.where(next_ms < FAR_MS, next_ms, NEVER_MS))
+        if not (due_ms > now_ms).all():
+            raise AssertionError("a membership's delay is over and the membership has not followed")
+        return replace(outcome, value=value, due_ms=due_ms), instants
 
-    def _record(self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools) -> None:
-        """Append the changes of customers, at least one each, and move their `since`."""
+    def _effective_ms(self, who: Int64s, at: Int64s, dimensions: int) -> Int64s:
+        """Return int64[n, dimensions]: since when what rules say has been so, never before what it was."""
         now_ms, cause = self._tick_ms[at], self._cause[who]
         by_time = cause == Cause.TIME_ELAPSED
         latest_ms = self._latest_ms[who]
@@ -278,13 +296,32 @@ class Rounds:
             start_ms=start_ms,
             reported_ms=np.minimum(reported_ms, now_ms),
             now_ms=now_ms,
-            dimensions=changed.shape[1],
+            dimensions=dimensions,
         )
-        known = self._value[who] >= 0
-        since_ms = np.where(known, self._since_ms[who], NEVER_MS)
         # Who left a segment holds no value, and the instant of leaving: coming back is never before it.
-        stood = known | (self._since_ms[who] != 0)
-        effective_ms = np.where(stood, np.maximum(effective_ms, self._since_ms[who]), effective_ms)
+        stood = (self._value[who] >= 0) | (self._since_ms[who] != 0)
+        return np.where(stood, np.maximum(effective_ms, self._since_ms[who]), effective_ms)
+
+    def _store(self, who: Int64s, outcome: Outcome) -> None:
+        """Let an evaluation stand for what each customer is; nothing is pending of it any more."""
+        self._value[who], self._scores[who] = outcome.value, outcome.scores
+        self._due_ms[who] = outcome.due_ms
+        self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, _NO_INSTANT
+        self._evaluated[who] = True
+
+    def _record(
+        self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools, settled_ms: Mapping[int, Int64s]
+    ) -> None:
+        """Append the changes of customers, at least one each, and move their `since`.
+
+        `settled_ms` are the instants of memberships that follow their rules with a delay.
+        """
+        cause = self._cause[who]
+        by_time = cause == Cause.TIME_ELAPSED
+        effective_ms = self._effective_ms(who, at, changed.shape[1])
+        for place, instants in settled_ms.items():
+            effective_ms[:, place] = instants
+        since_ms = np.where(self._value[who] >= 0, self._since_ms[who], NEVER_MS)
         ids = [
             b"" if timed else self._cause_id[i]
             for i, timed in zip(who.tolist(), by_time.tolist(), strict=True)

@@ -36,6 +36,9 @@ class HandMadeTable:
     def ids(self, slots: Int64s) -> list[bytes]:
         return [b"c%d" % slot for slot in slots.tolist()]
 
+    def booked(self, slots: Int64s) -> Int64s:
+        return np.empty(0, np.int64)
+
     def folded(self, series: str, slots: Int64s) -> Folded:
         none = np.zeros(len(slots), np.int64)
         return Folded(none, none, none + NEVER_MS, none - NEVER_MS)

@@ -44,7 +44,7 @@ dimensions:
 
 
 def bought(partition: SimulatedPartition, customer: str, day: float, amount: int) -> None:
-    at = T0 + int(day * DAY)
+    at = T0 + round(day * DAY)
     partition.event(
         "Purchased",
         customer,
