@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.customers.facts import NEVER_MS, Int64s, UInt8s
+from streams.customers.series import Series
 from streams.segments import lifecycle, scores
 from streams.segments.definition import Definition
 from streams.segments.view import FAR_MS, Plan, Table, View
@@ -46,6 +47,12 @@ class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""
 
     dimensions: tuple[str, ...] = ("rfm", "lifecycle")
+    series: tuple[Series, ...] = ()
+    """What is kept for the definition beside orders and refunds."""
+    reads_traits: bool = False
+    """Whether a trait can change a value: then an event that sets one is seen from its tick on only."""
+    reads_entities: bool = False
+    """Whether a subscription or ticket can change a value."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition

@@ -29,6 +29,9 @@ MEMBERSHIP_DIMENSION_BYTES = 80
 TRAIT_BYTES = 64
 """What storing a trait takes at most beside its text and its event's id: quotes, an instant, commas."""
 
+CHANGE_NAMES_BYTES = 300
+"""What storing a change of a subscription or ticket takes at most beside its values: the fields' names."""
+
 ESCAPED = 6
 """Stored text is ASCII JSON, in which one byte becomes six at most."""
 
@@ -109,13 +112,23 @@ class Room:
             return 0
         pages, slots = self._table.pages, self._table.slots
         counts = np.bincount(place, minlength=len(everybody))
+        added = len(rows)
+        if len(work.facts.entries):
+            # Each entry is on record, and what all lines of an order said once more.
+            further = 2 * np.diff(work.facts.entries.row.searchsorted((rows, rows + 1)), axis=0)[0]
+            np.add.at(counts, place, further)
+            added += int(further.sum())
         filled = pages.lengths[everybody] + counts
         # A page that is sealed may let all before it be dropped, at a tombstone each.
         keys = filled // FACTS_PER_PAGE + np.where(
             filled >= FACTS_PER_PAGE, pages.sealed[everybody] - pages.dropped[everybody], 0
         )
-        total = FACT.itemsize * len(rows) + int((keys * (KEY_BYTES + slots.lengths_of(everybody))).sum())
+        total = FACT.itemsize * added + int((keys * (KEY_BYTES + slots.lengths_of(everybody))).sum())
         facts = work.facts
+        for row in facts.changes:
+            if rows[0] <= row <= rows[-1]:
+                value = work.chunk.records[int(facts.position[row])].value or b""
+                total += ESCAPED * len(value) + CHANGE_NAMES_BYTES
         for row in (
             (facts.traits.keys() | facts.account_id.keys()) if facts.traits or facts.account_id else ()
         ):
