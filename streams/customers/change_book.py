@@ -98,8 +98,11 @@ class ChangeBook:
         old = [change for change in self._in_order() if change.at_ms < before_ms]
         if not old:
             return
-        self._base = _trimmed(folded(self._base, old), before_ms)
-        self._base_text = json.dumps(asdict(self._base), separators=(",", ":"), sort_keys=True)
+        base = _trimmed(folded(self._base, old), before_ms)
+        text = _base_text(base)
+        if len(text) - len(self._base_text) > sum(len(self._changes[change.event_id][1]) for change in old):
+            return  # What they left is more than they are: nothing would be won, and a bound be lost.
+        self._base, self._base_text = base, text
         for change in old:
             del self._changes[change.event_id]
         self._bytes = len(self.encoded()) + bool(self._changes)
@@ -119,7 +122,7 @@ class ChangeBook:
         book = cls()
         if content["base"]:
             book._base = _known(content["base"])
-            book._base_text = json.dumps(content["base"], separators=(",", ":"), sort_keys=True)
+            book._base_text = _base_text(book._base)
         for written in content["changes"]:
             change = _change(written)
             book._changes[change.event_id] = change, _encoded(change)
@@ -152,11 +155,34 @@ def _change(written: list[Any]) -> Change:
     return _CLASSES[kind](at_ms, event_id.encode("utf-8", "surrogateescape"), **said)
 
 
+def _base_text(known: Known) -> str:
+    """Return what is known as JSON, without what is as it is when nothing is known."""
+    content = {
+        "subscriptions": [_said(each) for each in known.subscriptions],
+        "tickets": [_said(each) for each in known.tickets],
+        "standing": asdict(known.standing),
+    }
+    return json.dumps(content, separators=(",", ":"), sort_keys=True)
+
+
+def _said(entity: Subscription | Ticket) -> dict[str, Any]:
+    return {
+        field.name: value
+        for field in fields(entity)
+        if (value := getattr(entity, field.name)) != field.default
+    }
+
+
 def _known(plain: dict[str, Any]) -> Known:
     return Known(
-        tuple(Subscription(**{**each, "addons": tuple(each["addons"])}) for each in plain["subscriptions"]),
+        tuple(
+            Subscription(**{**each, "addons": tuple(each.get("addons", ()))})
+            for each in plain["subscriptions"]
+        ),
         Standing(tuple(plain["standing"]["payments_ms"]), tuple(plain["standing"]["ends_ms"])),
-        tuple(Ticket(**{**each, "reopened_ms": tuple(each["reopened_ms"])}) for each in plain["tickets"]),
+        tuple(
+            Ticket(**{**each, "reopened_ms": tuple(each.get("reopened_ms", ()))}) for each in plain["tickets"]
+        ),
     )
 
 

@@ -57,7 +57,6 @@ class PlanChange:
     renews_at_ms: int | None = None
     cancel_at_ms: int | None = None
     card_on_file: bool | None = None
-    reason: str | None = None
 
     @property
     def order(self) -> tuple[int, int, bytes]:
@@ -152,7 +151,6 @@ def subscription_after(before: Subscription, change: PlanChange) -> Subscription
         price_minor=_or(change.mrr_minor, before.price_minor),
         renews_at_ms=_or(change.renews_at_ms, before.renews_at_ms),
         card_on_file=_or(change.card_on_file, before.card_on_file),
-        reason=_or(change.reason, before.reason),
         changed_ms=change.at_ms,
     )
     if what in _KEEPS_GOING and (before.cancel_at_ms is None or change.at_ms < before.cancel_at_ms):

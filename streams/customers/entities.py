@@ -36,8 +36,6 @@ class Subscription:
     trial_ends_at_ms: int | None = None
     renews_at_ms: int | None = None
     card_on_file: bool | None = None
-    reason: str | None = None
-    """Why it was cancelled, paused or ended, as last said."""
     changed_ms: int = 0
     """When the latest change happened."""
     ended_ms: int | None = None

@@ -18,12 +18,10 @@ from streams.segments.functions import (
     WORDS,
     Gives,
 )
-from streams.segments.literals import DAY_MS, EVER_MS, Reader, Vocabulary
+from streams.segments.literals import DAY_MS, Reader, Vocabulary
 from streams.segments.syntax import Syntax
+from streams.segments.view import EVER_MS, ORDERS, REFUNDS
 from streams.segments.wheres import read_where
-
-ORDERS, REFUNDS = "orders", "refunds"
-"""The series every definition has."""
 
 
 @dataclass(frozen=True, slots=True)

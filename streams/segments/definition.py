@@ -11,7 +11,8 @@ from streams.customers.series import Series
 from streams.segments import tree
 from streams.segments.currencies import Rates
 from streams.segments.grid import Grid
-from streams.segments.rules import CustomDimension, Segment, windows_ms
+from streams.segments.literals import WINDOW_MAX_MS
+from streams.segments.rules import CustomDimension, Segment, keys_of, looks_back, members_of, windows_ms
 
 DAY_MS = 86_400_000
 
@@ -61,16 +62,24 @@ class Definition:
 
     @property
     def rules(self) -> tuple[tree.Rule, ...]:
-        """The rules of everything custom that is computed."""
-        cases = (case.rule for dimension in self.dimensions for case in dimension.cases)
-        return (*(segment.rule for segment in self.computed), *cases)
+        """The rules of everything custom that is computed, and of the drafts these ask for."""
+        rules = [segment.rule for segment in self.computed]
+        rules += [case.rule for dimension in self.dimensions for case in dimension.cases]
+        by_key = {segment.key: segment for segment in self.segments}
+        asked = {segment.key for segment in self.computed}
+        for rule in rules:
+            # The list grows while it is walked through: a draft may ask for another.
+            for key in members_of(rule) - asked:
+                asked.add(key)
+                rules.append(by_key[key].rule)
+        return tuple(rules)
 
     @property
     def series(self) -> tuple[Series, ...]:
         """What must be kept beside orders and refunds, by key."""
-        wanted = [part.series for part in self.segments] + [part.series for part in self.dimensions]
-        found = {each.key: each for series in wanted for each in series}
-        return tuple(found[key] for key in sorted(found))
+        declared = [part.series for part in self.segments] + [part.series for part in self.dimensions]
+        found = {each.key: each for series in declared for each in series}
+        return tuple(found[key] for key in sorted(set().union(*map(keys_of, self.rules)) & found.keys()))
 
     @property
     def reporting_currency(self) -> str:
@@ -81,10 +90,15 @@ class Definition:
     def longest_window_ms(self) -> int:
         """How far back facts decide anything: the longest window, or a silence and what follows it.
 
-        What lies further back counts for the window `ever` only.
+        Of orders, what lies further back counts for the window `ever` only.
         """
         core = max(self.window_ms, self.lifecycle.recent_ms + self.lifecycle.churned_ms)
         return max((core, *(length_ms for rule in self.rules for length_ms in windows_ms(rule))))
+
+    @property
+    def kept_ms(self) -> int:
+        """How long facts are kept: 10 years if a rule asks for the first or last of an event, or for all."""
+        return WINDOW_MAX_MS if any(map(looks_back, self.rules)) else self.longest_window_ms
 
     @property
     def hash(self) -> str:

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.customers.facts import NEVER_MS, Bools, Int64s, UInt8s
+from streams.customers.series import Series
 from streams.segments import lifecycle, scores
 from streams.segments.choices import Choice
 from streams.segments.compiling import Compiler, Dimension
 from streams.segments.definition import Definition
+from streams.segments.rules import reads_traits
 from streams.segments.settling import RULE_SUFFIX, Delay
 from streams.segments.stages import VALUES
 from streams.segments.standing import Subscriptions
@@ -64,9 +66,17 @@ class Evaluator:
     delays: tuple[Delay, ...]
     """How memberships follow their rules. An Outcome holds what the rules say, for both: what comes of it
     depends on what was held before, and settle() tells."""
+    series: tuple[Series, ...]
+    """What is kept for the definition beside orders and refunds."""
+    reads_traits: bool
+    """Whether a trait can change a value: then an event that sets one is seen from its tick on only."""
+    reads_entities = True
+    """Whether a subscription or ticket can change a value: the lifecycle always reads subscriptions."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
+        self.series = definition.series
+        self.reads_traits = any(map(reads_traits, definition.rules))
         self._rfm = rfm = scores.build(definition)
         subscriptions = Subscriptions()
         stages = lifecycle.build(definition.lifecycle, rfm, subscriptions)

@@ -11,12 +11,10 @@ from fractions import Fraction
 
 from streams.customers.series import MILLIONTHS, Series
 from streams.segments.syntax import DURATIONS_MS, Refused, Syntax
+from streams.segments.view import EVER_MS
 
 DAY_MS = 86_400_000
 WINDOW_MAX_MS = 3_650 * DAY_MS
-EVER_MS = 1 << 60
-"""The length of the window `ever`: everything lies in it, and nothing leaves it."""
-
 NUMBER_MAX = 1 << 59
 """A threshold, in the unit it is compared in, stays below this."""
 

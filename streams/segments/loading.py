@@ -12,7 +12,6 @@ from streams.segments.currencies import EXPONENTS, Rates, fits
 from streams.segments.definition import Definition, Lifecycle
 from streams.segments.document import Entry, Problems, parse
 from streams.segments.grid import PROSPECT, SCORES, SUMS, Grid, prove
-from streams.segments.rules import needs_facts
 from streams.segments.stages import VALUES
 
 DEFAULT_PATH = Path(__file__).parents[2] / "segments.yaml"
@@ -61,12 +60,7 @@ def load_path(path: Path) -> Definition:
         problems.add(1, "file", f"expected UTF-8 text, got byte {error.start} that is not")
         problems.raise_any()
         raise
-    definition = load(text, path.name)
-    if definition.series or any(map(needs_facts, definition.rules)):
-        expected = "rules that orders, refunds and time decide: other facts are not kept yet"
-        problems.add(1, "segments", f"expected {expected}")
-        problems.raise_any()
-    return definition
+    return load(text, path.name)
 
 
 def default_definition() -> Definition:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from streams.customers.series import Series
 from streams.segments import tree
-from streams.segments.literals import EVER_MS
+from streams.segments.view import EVER_MS, ORDERS, REFUNDS
 
 State = Literal["live", "shadow", "draft"]
 
@@ -110,6 +110,19 @@ def spans_ms(rule: tree.Rule) -> set[int]:
     return {span for span in spans if span > 0}
 
 
+def series_spans_ms(rule: tree.Rule) -> Iterator[tuple[str, set[int]]]:
+    """Yield the series of a definition's own with the spans after which their entries may change a rule."""
+    for part in parts_of(rule):
+        if isinstance(part, tree.Compared) and isinstance(part.measure, tree.Elapsed):
+            since = part.measure.since
+            spans = {span for span in (part.threshold, part.threshold + 1) if span > 0}
+            if isinstance(since, tree.Happened) and spans:
+                yield since.series, spans
+        length_ms = getattr(part, "length_ms", EVER_MS)
+        if length_ms != EVER_MS and getattr(part, "series", ORDERS) not in _FOLDED:
+            yield part.series, {length_ms}
+
+
 def instants(rule: tree.Rule) -> int:
     """Return how many deadlines a rule has at most that no fact's time leads to, until the next fact."""
     count = 0
@@ -124,13 +137,33 @@ def instants(rule: tree.Rule) -> int:
     return count
 
 
-def needs_facts(rule: tree.Rule) -> bool:
-    """Tell whether a rule reads traits, subscriptions or tickets."""
-    return any(type(part) in _OF_FACTS for part in parts_of(rule))
+def reads_traits(rule: tree.Rule) -> bool:
+    """Tell whether a trait can change a rule's truth."""
+    return any(type(part) in _OF_TRAITS for part in parts_of(rule))
 
 
-_OF_FACTS = {
-    *(tree.TraitTime, tree.TraitNumber, tree.TraitSet, tree.TraitText, tree.TraitTruth, tree.TraitHolds),
-    *(tree.SubscriptionTime, tree.SubscriptionSum, tree.Subscribed),
-    *(tree.OpenTickets, tree.TicketCount, tree.TicketMean),
+def members_of(rule: tree.Rule) -> set[str]:
+    """Return the keys of the segments a rule asks for."""
+    return {part.segment for part in parts_of(rule) if isinstance(part, tree.Member)}
+
+
+def keys_of(rule: tree.Rule) -> set[str]:
+    """Return the keys of the series a rule reads."""
+    return {part.series for part in parts_of(rule) if hasattr(part, "series")}
+
+
+def looks_back(rule: tree.Rule) -> bool:
+    """Tell whether a rule reads all there ever was of a series of the definition's own."""
+    return any(
+        isinstance(part, tree.Happened)
+        or (getattr(part, "length_ms", 0) == EVER_MS and getattr(part, "series", ORDERS) not in _FOLDED)
+        for part in parts_of(rule)
+    )
+
+
+_FOLDED = (ORDERS, REFUNDS)
+"""Of these, what is forgotten is remembered in sum."""
+
+_OF_TRAITS = {
+    *(tree.TraitTime, tree.TraitNumber, tree.TraitSet, tree.TraitText, tree.TraitTruth, tree.TraitHolds)
 }

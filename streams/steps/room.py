@@ -17,8 +17,8 @@ from streams.customers.facts import Int64s
 from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.row_format import KEY_BYTES
 from streams.customers.table import CustomerTable
-from streams.segments.definition import Definition
-from streams.segments.rules import instants, spans_ms
+from streams.segments.definition import DAY_MS, Definition
+from streams.segments.rules import instants, series_spans_ms, spans_ms
 from streams.steps.plan import Piece
 from streams.steps.work import Work
 
@@ -31,6 +31,9 @@ MEMBERSHIP_DIMENSION_BYTES = 80
 
 TRAIT_BYTES = 64
 """What storing a trait takes at most beside its text and its event's id: quotes, an instant, commas."""
+
+CHANGE_NAMES_BYTES = 300
+"""What storing a change of a subscription or ticket takes at most beside its values: the fields' names."""
 
 ESCAPED = 6
 """Stored text is ASCII JSON, in which one byte becomes six at most."""
@@ -59,6 +62,10 @@ class Room:
         self._change_bytes = CHANGE_BYTES + longer + len(app)
         self._dimension_bytes = MEMBERSHIP_DIMENSION_BYTES + longer
         self._fixed = sum(map(instants, definition.rules))
+        self._series_spans: dict[str, set[int]] = {}
+        for key, spans in (pair for rule in definition.rules for pair in series_spans_ms(rule)):
+            self._series_spans.setdefault(key, set()).update(spans)
+        self._day_ms = DAY_MS if any(series.event == "active_day" for series in definition.series) else 0
         # What settles with a delay may change once more after every evaluation that turned its rule.
         self._delayed = sum(segment.settles for segment in definition.computed)
 
@@ -123,13 +130,23 @@ class Room:
             return 0
         pages, slots = self._table.pages, self._table.slots
         counts = np.bincount(place, minlength=len(everybody))
+        added = len(rows)
+        if len(work.facts.entries):
+            # Each entry is on record, and what all lines of an order said once more.
+            further = 2 * np.diff(work.facts.entries.row.searchsorted((rows, rows + 1)), axis=0)[0]
+            np.add.at(counts, place, further)
+            added += int(further.sum())
         filled = pages.lengths[everybody] + counts
         # A page that is sealed may let all before it be dropped, at a tombstone each.
         keys = filled // FACTS_PER_PAGE + np.where(
             filled >= FACTS_PER_PAGE, pages.sealed[everybody] - pages.dropped[everybody], 0
         )
-        total = FACT.itemsize * len(rows) + int((keys * (KEY_BYTES + slots.lengths_of(everybody))).sum())
+        total = FACT.itemsize * added + int((keys * (KEY_BYTES + slots.lengths_of(everybody))).sum())
         facts = work.facts
+        for row in facts.changes:
+            if rows[0] <= row <= rows[-1]:
+                value = work.chunk.records[int(facts.position[row])].value or b""
+                total += ESCAPED * len(value) + CHANGE_NAMES_BYTES
         for row in (
             (facts.traits.keys() | facts.account_id.keys()) if facts.traits or facts.account_id else ()
         ):
@@ -150,9 +167,42 @@ class Room:
                 count += later - runs.first_after(slots, np.array(clock_ms - span))
         for span in self._spans:
             end_ms = occurred_ms + span
-            hit = place[(end_ms > clock_ms) & (end_ms <= until_ms)]
+            # A day counts from its midnight, up to a day before what happened on it.
+            hit = place[(end_ms > clock_ms) & (end_ms - self._day_ms <= until_ms)]
             if len(hit):
                 count += np.bincount(hit, minlength=len(slots))
+        return count + self._series_instants(slots, clock_ms, until_ms) + self._book_instants(slots)
+
+    def _series_instants(self, slots: Int64s, clock_ms: int, until_ms: int) -> Int64s:
+        """Return int64[n]: at most the deadlines of what is in the declared series.
+
+        A series is looked at once, between its longest and its shortest span, because there may be many.
+        """
+        count = np.zeros(len(slots), np.int64)
+        for key, spans in self._series_spans.items():
+            run = self._table.series(key)
+            shortest, longest = (np.full(len(slots), edge) for edge in (min(spans), max(spans)))
+            inside = run.up_to(slots, until_ms - shortest)[1] - run.up_to(slots, clock_ms - longest)[1]
+            # The day of either end may be told apart by the hour.
+            count += (np.maximum(inside, 0) + 1) * len(spans)
+        return count
+
+    def _book_instants(self, slots: Int64s) -> Int64s:
+        """Return int64[n]: at most the deadlines of subscriptions and tickets, of who has any."""
+        count = np.zeros(len(slots), np.int64)
+        places = self._table.booked(slots)
+        if len(places):
+            table, held = self._table, slots[places]
+            for place, subscriptions, standing, tickets in zip(
+                places.tolist(),
+                table.subscriptions(held),
+                table.standings(held),
+                table.tickets(held),
+                strict=True,
+            ):
+                times = 3 * len(subscriptions) + len(standing.payments_ms)
+                times += sum(4 + len(ticket.reopened_ms) for ticket in tickets)
+                count[place] = times * len(self._spans)
         return count
 
 

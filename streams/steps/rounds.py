@@ -37,10 +37,10 @@ _NO_MONEY = 1 << 62
 """Taken off the instant of an event that moves no money, so that the latest event that does prevails."""
 
 _LATE = np.array(LATE)
-_CAUSE_OF_KIND = np.array([0, Cause.EVENT, Cause.EVENT, Cause.PURCHASE, Cause.REFUND], np.uint8)
-_LATE_CAUSE_OF_KIND = np.array(
-    [0, Cause.LATE_EVENT, Cause.LATE_EVENT, Cause.LATE_PURCHASE, Cause.LATE_REFUND], np.uint8
-)
+_CAUSE_OF_KIND = np.full(len(Kind) + 1, Cause.EVENT, np.uint8)
+_CAUSE_OF_KIND[[Kind.PURCHASED, Kind.REFUNDED]] = Cause.PURCHASE, Cause.REFUND
+_LATE_CAUSE_OF_KIND = np.full(len(Kind) + 1, Cause.LATE_EVENT, np.uint8)
+_LATE_CAUSE_OF_KIND[[Kind.PURCHASED, Kind.REFUNDED]] = Cause.LATE_PURCHASE, Cause.LATE_REFUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,13 @@ class Rounds:
         """How many facts by RESULTS * kind + Result."""
         self.nanoseconds: Counter[str] = Counter()
         self.refused: list[int] = []
-        """Rows whose traits go beyond what a customer may hold: the engine makes them dead letters."""
+        """Rows that go beyond what is kept of a customer: the engine makes them dead letters."""
         self._moves: list[Moves] = []
         began = time.thread_time_ns()
         self._phases = phases = phases_of(
-            table, facts, rows, slots, tick_of_row, fold_line_ms, due_slots, tick_ms, clock_ms
-        )
+            table, facts, rows, slots, tick_of_row, fold_line_ms, due_slots, tick_ms, clock_ms,
+            reads_traits=evaluator.reads_traits, reads_entities=evaluator.reads_entities,
+        )  # fmt: skip
         self._slot = phases.slot
         starts = phases.group_slot[phases.phase_start[:-1]]
         self._next_phase = np.searchsorted(starts, self._slot, "left")

@@ -330,13 +330,13 @@ def test_tickets_are_what_their_changes_say(changes: list[Change]) -> None:
 def test_the_bound_on_bytes_refuses_and_folding_makes_room() -> None:
     """Beyond the bound a change is refused and leaves nothing; what is past the fold line makes room."""
     book, number = ChangeBook(), 0
-    while book.merge(plan(100 + number, "upgraded", reason="x" * 500), 0) is Merged.NEW:
+    while book.merge(plan(100 + number, "upgraded", tier="x" * 500), 0) is Merged.NEW:
         number += 1
     before = book.encoded()
     assert BOOK_BYTES_MAX - 700 < len(before) <= BOOK_BYTES_MAX
-    assert book.merge(plan(99, "upgraded", reason="x" * 500), 0) is Merged.REFUSED
+    assert book.merge(plan(99, "upgraded", tier="x" * 500), 0) is Merged.REFUSED
     assert book.encoded() == before
-    assert book.merge(plan(900, "renewed", reason="x" * 500), 150) is Merged.NEW
+    assert book.merge(plan(900, "renewed", tier="x" * 500), 150) is Merged.NEW
     assert len(book.encoded()) < len(before)
 
 

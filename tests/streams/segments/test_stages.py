@@ -25,7 +25,7 @@ def alive(sub: Subscription, now: int) -> bool:
 
 
 def ends(c: Customer, now: int) -> list[int]:
-    """Ends that left none active: those on record, and scheduled ones that came while nothing else went on."""
+    """Ends that left none active: those on record, and scheduled ones that came while none went on."""
     found = list(c.standing.ends_ms)
     for sub in c.subscriptions:
         at = sub.cancel_at_ms
@@ -117,7 +117,7 @@ def test_the_stage_of_a_subscriber_is_what_the_rules_say_and_its_deadline_is_nev
 
 @pytest.mark.parametrize("seed", range(10))
 def test_who_has_no_subscription_is_judged_alike_by_both_ways(seed: int) -> None:
-    """The rules one by one and the vectorised ones agree: a paused subscription that never paid changes nothing."""
+    """Rule by rule and by the column they agree: a paused subscription that never paid changes nothing."""
     rng = random.Random(seed)
     plain = [replace(someone(rng), subscriptions=(), standing=Standing()) for _ in range(40)]
     paused = [replace(each, subscriptions=(Subscription("s", "paused"),)) for each in plain]

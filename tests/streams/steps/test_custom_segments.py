@@ -129,7 +129,8 @@ def test_shadows_are_computed_and_not_told_drafts_are_not_computed() -> None:
     assert told(partition, "quiet_test") == []
     assert partition.engine.table.since_ms[0, names.index("quiet_test")] > T0
     assert [c["seq"] for c in partition.changes] == list(range(1, len(partition.changes) + 1))
-    held = {v["dimension"] for m in partition.memberships.values() for v in decode_membership(m)["values"]}
+    written = [value for step in partition.transactions for _, value in step.memberships if value is not None]
+    held = {each["dimension"] for value in written for each in decode_membership(value)["values"]}
     assert "quiet_test" not in held and "value_tier" in held
 
 
@@ -167,3 +168,62 @@ def test_a_definition_without_custom_parts_has_the_hash_it_always_had() -> None:
     partition.evaluator = Evaluator(partition.definition)
     with pytest.raises(DefinitionMismatch):
         partition.crash()
+
+
+EVERYTHING = """
+traits: {country: string, apps: set}
+segments:
+  exporters: {when: 'count("feature_used", 7d where feature == "export") >= 2'}
+  quiet: {when: days_since("feature_used") > 3}
+  active_days: {when: days_active(7d) >= 2}
+  readers: {when: 'spend(30d where category == "books") > 10'}
+  germans: {when: 'country == "DE" and "slack" in apps'}
+  pro: {when: plan == "pro"}
+  earning: {when: mrr >= 10}
+  renewing: {when: days_until(renews_at) < 2}
+  waiting: {when: ticket_open}
+"""
+
+
+def test_every_kind_of_fact_makes_and_unmakes_members() -> None:
+    """Activities, days, order lines, traits, subscriptions and tickets, from the log to the changes."""
+    partition = SimulatedPartition(defined(EVERYTHING))
+
+    def event(type_name: str, day: float, **fields: Any) -> None:
+        at = T0 + round(day * DAY)
+        partition.event(type_name, "ann", {"event_id": f"{type_name}{day}", "occurred_at": at, **fields})
+        partition.tick(at + 60_000)
+
+    event("Activity", 0, name="feature_used", properties={"feature": "export"})
+    event("Activity", 1, name="feature_used", properties={"feature": "export"})
+    event("ProfileUpdated", 1.25, traits={"country": "DE", "apps": ["jira", "slack"]})
+    plan = {"subscription_id": "s", "plan": "pro", "currency": "GBP"}
+    event("PlanChanged", 1.5, change="started", mrr_minor=1_500, renews_at=T0 + 5 * DAY, **plan)
+    line = {"line_id": "1", "sku": "b", "category": "books", "quantity": 1, "unit_price_minor": 1_200}
+    event("Purchased", 1.75, order_id="o", amount_minor=1_200, currency="GBP", items=[line])
+    event("TicketChanged", 2, ticket_id="t", change="opened", author="customer")
+    event("TicketChanged", 2.5, ticket_id="t", change="closed", author="agent")
+    partition.tick(T0 + 4 * DAY)
+    partition.tick(T0 + 5 * DAY)
+    event("PlanChanged", 6, change="cancelled", mrr_minor=0, **plan)
+    for hour in range(6 * 24 + 1, 40 * 24, 6):
+        partition.tick(T0 + hour * DAY // 24)
+    run(partition)
+    found = {
+        name: [(c[0], c[4]) for c in told(partition, name)] for name in partition.evaluator.dimensions[2:]
+    }
+    assert found == {
+        "exporters": [("entered", 1.0), ("exited", 7.0)],
+        "quiet": [("entered", 4 + 1 / DAY)],
+        "active_days": [("entered", 1.0), ("exited", 7.0)],
+        "readers": [("entered", 1.75), ("exited", 31.75)],
+        "germans": [("entered", 1.25)],
+        "pro": [("entered", 1.5), ("exited", 6.0)],
+        "earning": [("entered", 1.5), ("exited", 6.0)],
+        "renewing": [("entered", 3 + 1 / DAY), ("exited", 5.0)],
+        "waiting": [("entered", 2.0), ("exited", 2.5)],
+    }
+    again = SimulatedPartition(partition.definition, log=list(partition.log))
+    calls = itertools.count(1)
+    again.run(itertools.repeat(3), crash=lambda: next(calls) % 3 == 0)
+    assert [summary(c) for c in again.changes] == [summary(c) for c in partition.changes]
