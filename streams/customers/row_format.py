@@ -57,6 +57,9 @@ HEAD = np.dtype(
 STORED_COLUMNS = tuple(HEAD.names or ())[8:]
 """Columns of the table that HEAD holds under the same name."""
 
+LITERALS_MAX = 10_000
+"""Combinations of values whose bytes are remembered, beside those of one call."""
+
 STAMP_BYTES = 16
 """since_ms and value_seq of one dimension."""
 
@@ -178,6 +181,9 @@ class RowFormat:
     def _literals_of(self, codes: Column) -> list[bytes]:
         """Return the encoded literals of every row; there are few different ones."""
         known = self._literals
+        if len(known) > LITERALS_MAX:
+            # Many segments make many combinations: begin anew rather than remember all there ever were.
+            known.clear()
         # The codes of a row as one key, because making a tuple of every row costs more.
         width = codes.itemsize * codes.shape[1]
         if not width:

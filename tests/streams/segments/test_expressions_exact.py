@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from streams.customers.entities import Subscription
 from streams.segments import tree
 from streams.segments.checking import check
 from streams.segments.conditions import Condition
@@ -130,6 +131,17 @@ def test_means_are_compared_exactly() -> None:
         nodes, segments = compiled([Rule(text, lambda c, now: True)])
         view = view_at(DescribedTable([person], segments[0].series), nodes, np.array([0]), np.array([T0]))
         assert view.value(nodes[0]).tolist() == [bool(truth)], text
+
+
+def test_a_renewal_that_ends_with_its_subscription_is_a_deadline() -> None:
+    """Three days to the renewal, but cancelled in one: then nothing is to come, and that is seen in time."""
+    plan = Subscription("s", "active", cancel_at_ms=T0 + 24 * HOUR, renews_at_ms=T0 + 72 * HOUR)
+    nodes, _ = compiled([Rule("days_until(renews_at) > 1", lambda c, now: True)])
+    table = DescribedTable([Customer(subscriptions=(plan,))])
+    now = T0 + np.array([0, 24 * HOUR - 1, 24 * HOUR])
+    view = view_at(table, nodes, np.zeros(3, np.int64), now)
+    assert view.value(nodes[0]).tolist() == [True, True, False]
+    assert view.due(nodes[0])[:2].tolist() == [T0 + 24 * HOUR] * 2
 
 
 def test_a_million_evaluations_covered_the_language() -> None:
