@@ -2,7 +2,7 @@
 
 A head row is HEAD, then per dimension two int64 (since_ms, value_seq), the dimensions and values
 as literals, the event that made it pending, the profile and the changes of subscriptions and tickets
-as JSON, and the facts of the open page.
+as JSON, what was folded of declared series, and the facts of the open page.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ HEAD = np.dtype(
         ("event_id_bytes", "<u4"),
         ("profile_bytes", "<u4"),
         ("changes_bytes", "<u4"),
+        ("folds_bytes", "<u4"),
         ("sealed", "<i4"),
         ("dropped", "<i4"),
         ("scores", "u1", (3,)),
@@ -54,7 +55,7 @@ HEAD = np.dtype(
     ]
 )
 
-STORED_COLUMNS = tuple(HEAD.names or ())[8:]
+STORED_COLUMNS = tuple(HEAD.names or ())[9:]
 """Columns of the table that HEAD holds under the same name."""
 
 STAMP_BYTES = 16
@@ -127,13 +128,15 @@ class RowFormat:
     def _heads(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
         literals = self._literals_of(state.value[slots])
         owners = slots.tolist()
-        profiles = changes = events = [b""] * len(slots)
+        profiles = changes = folds = events = [b""] * len(slots)
         if state.profiles:
             held = map(state.profiles.get, owners)
             profiles = [b"" if profile is None else profile.encoded() for profile in held]
         if state.books:
             books = map(state.books.get, owners)
             changes = [b"" if book is None else book.encoded() for book in books]
+        if state.series_facts is not None and state.series_facts.folds:
+            folds = [state.series_facts.folds.encoded(slot) for slot in owners]
         if state.pending_event_id:
             events = [state.pending_event_id.get(slot, b"") for slot in owners]
         head = self._head(state, slots)
@@ -141,6 +144,7 @@ class RowFormat:
             ("literal", literals),
             ("profile", profiles),
             ("changes", changes),
+            ("folds", folds),
             ("event_id", events),
         ):
             head[f"{name}_bytes"] = list(map(len, texts))
@@ -158,6 +162,7 @@ class RowFormat:
                 events,
                 profiles,
                 changes,
+                folds,
                 [facts[start:end] for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)],
                 strict=True,
             ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from streams.customers.facts import Int64s
 
 MILLIONTHS = 1_000_000
 """Numbers of properties and traits are int64 millionths; a double is rounded half to even at intake."""
@@ -109,3 +111,14 @@ def _comparison(where: Comparison) -> Comparison:
     if len(operands) == 1:
         return Comparison(where.field, "==", operands[0])
     return Comparison(where.field, "in", operands)
+
+
+class Folded(NamedTuple):
+    """What a series held before the fold line, per customer: int64[n] each."""
+
+    entries: Int64s
+    total: Int64s
+    first_ms: Int64s
+    """2**60 or later when there was nothing."""
+    last_ms: Int64s
+    """-2**60 or earlier when there was nothing."""

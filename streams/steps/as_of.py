@@ -7,6 +7,7 @@ import numpy as np
 from streams.customers.entities import Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Int64s, TraitValue
 from streams.customers.runs import Runs
+from streams.customers.series import Folded
 from streams.customers.series_runs import SeriesRun
 from streams.customers.table import CustomerTable
 
@@ -81,6 +82,14 @@ class TableAsOf:
     def trait(self, name: str, slots: Int64s) -> list[TraitValue]:
         """Return one trait of each customer, None where it is not set."""
         return self._table.trait(name, slots)
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return the places in `slots` of who may have subscriptions or tickets."""
+        return self._table.booked(slots)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what lies before the fold line: older than any instant a step looks back to."""
+        return self._table.folded(series, slots)
 
     def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]:
         """Return the subscriptions of each customer, by id."""
