@@ -69,8 +69,13 @@ async def ready(url: str) -> list[list[str]]:
 
 
 async def scraped(url: str) -> Series:
-    """Every series of a scrape."""
-    status, text = await get(f"{url}/metrics")
+    """Every series of a scrape, as soon as the worker has started."""
+    async with asyncio.timeout(DONE_S_MAX):
+        while True:
+            status, text = await get(f"{url}/metrics")
+            if text != {"error": "the worker is starting"}:
+                break
+            await asyncio.sleep(0.05)
     assert status == 200
     found: Series = {}
     for family in text_string_to_metric_families(text):
@@ -85,10 +90,13 @@ def value(series: Series, name: str, **labels: str) -> float:
 
 
 async def eventually(url: str, name: str, expected: float, **labels: str) -> Series:
-    """Scrape until a value is there; return that scrape."""
+    """Scrape until a series is there and has this value; return that scrape.
+
+    One that is not there yet is no 0: what is measured every few seconds comes later than the rest.
+    """
     async with asyncio.timeout(DONE_S_MAX):
         series = await scraped(url)
-        while value(series, name, **labels) != expected:
+        while name not in series or value(series, name, **labels) != expected:
             await asyncio.sleep(0.1)
             series = await scraped(url)
     return series
@@ -126,8 +134,8 @@ async def test_every_declared_metric_is_exposed_with_bounded_labels(
         await ready(url)
         await pipeline.wait_until_done(worker)
         series = await eventually(url, "shoal_changes_total", 2, cause="time_elapsed")
+        await eventually(url, "shoal_customers", 2)
         series = await eventually(url, "shoal_consumer_lag_records", 0)
-        series = await eventually(url, "shoal_customers", 2)
         assert await get(f"{url}/livez") == (200, {"ok": True, "problems": []})
         assert worker.end() == 0
 

@@ -41,7 +41,8 @@ def test_a_broker_restart_is_survived(tmp_path: Path, prefix: str) -> None:
         stage = Stage(broker.bootstrap, prefix)
         with Worker(stage) as worker:
             stage.produce(10_000)
-            time.sleep(2.5)
+            # A worker that has not joined yet when Kafka goes would only be told that there is none.
+            stage.wait_until_committed()
             stage.produce(10_000)
             broker.kill()
             time.sleep(3.0)
