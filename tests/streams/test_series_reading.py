@@ -392,3 +392,19 @@ def test_the_default_definition_reads_new_types_without_series() -> None:
     value = encode_event("Activity", {"event_id": "e", "customer_id": "c", "occurred_at": 1, "name": "x"})
     reading = read([Record(b"c", value)], partition=0, definition=default_definition())
     assert (len(reading.facts), len(reading.facts.entries)) == (1, 0)
+
+
+@pytest.mark.parametrize("operand", [2 * MILLIONTHS, 2 * MILLIONTHS + 500_000, -1])
+@pytest.mark.parametrize("sign", ["==", "!=", "<", "<=", ">", ">="])
+def test_numbers_of_lines_are_compared_exactly(sign: Any, operand: int) -> None:
+    """Quantities and prices on either side of a whole or a broken number, in every comparison."""
+    quantities = [-1, 0, 1, 2, 3]
+    items = [{"sku": str(q), "quantity": q, "unit_price_minor": q * 100} for q in quantities]
+    fields = {"order_id": "o", "amount_minor": 1, "currency": "GBP", "items": items}
+    for field in ("quantity", "unit_price"):
+        where = Comparison(field, sign, operand)
+        found = read_events(
+            [("Purchased", fields)], (Series("order", None, where, "sku", True),)
+        ).facts.entries
+        expected = {hashed(str(q)) for q in quantities if true(where, {field: q * MILLIONTHS})}
+        assert set(found.value.tolist()) == expected
