@@ -200,3 +200,35 @@ def known(partition: SimulatedPartition) -> dict[bytes, Any]:
     slots = np.arange(table.count)
     evaluator._note(table, slots, np.full(table.count, T0 + 1000 * DAY))
     return {identity: what for (identity, _), what in evaluator.seen.items()}
+
+
+def test_a_transaction_holds_at_most_its_bound_of_bytes_with_series_and_changes() -> None:
+    """Whatever activities, lines and changes leave on record was counted before it was applied."""
+    partition = SimulatedPartition(DEFINITION, series=SERIES, bounds=Bounds(bytes_max=250_000))
+    for i in range(2_000):
+        said = {"event_id": f"e{i}", "occurred_at": T0 + i * 3_600_000}
+        properties = {"format": "csv", "rows": i, "device": f"d{i}"}
+        partition.event("Activity", f"c{i % 7}", {**said, "name": "export", "properties": properties})
+        partition.event("Activity", f"c{i % 7}", {**said, "name": "login", "properties": properties})
+        items = [
+            {"sku": f"s{i}-{n}", "category": "books", "quantity": 1, "unit_price_minor": 900}
+            for n in range(9)
+        ]
+        money = {"amount_minor": 5000, "currency": "GBP"}
+        partition.event("Purchased", f"c{i % 7}", {**said, "order_id": f"o{i}", "items": items, **money})
+        plan = {
+            "subscription_id": "ü" * 20,
+            "change": "renewed",
+            "plan": "\x01" * 9,
+            "mrr_minor": i,
+            "currency": "GBP",
+        }
+        partition.event("PlanChanged", f"c{i % 7}", {**said, **plan})
+    partition.tick(T0 + 3000 * 3_600_000)
+    partition.run(itertools.repeat(5_000))
+    sizes = [
+        sum(len(key) + len(value or b"") for key, value in (*t.rows, *t.changes, *t.memberships))
+        for t in partition.transactions
+    ]
+    assert len(sizes) > 10
+    assert max(sizes) <= 250_000
