@@ -97,8 +97,9 @@ def random_log(rng: random.Random, entries: int) -> list[tuple[str, str, dict[st
         at += rng.choice((60_000, 200_000)) if rng.random() < 0.05 else 0
         if rng.random() < 0.25:
             log.append(("Tick", "", {"at": now}))
-        elif rng.random() < 0.15 and log:
-            log.append(rng.choice(log[-20:]))
+        elif rng.random() < 0.15 and (sent := [entry for entry in log[-20:] if entry[1]]):
+            # Not ticks: what is seen is noted by instant, and a second tick at one sees more.
+            log.append(rng.choice(sent))
         else:
             event_id = f"e{rng.randrange(i, i + 3) if rng.random() < 0.2 else i}"
             type_name, fields = _event(rng, i, at)
