@@ -34,6 +34,7 @@ check: $(INSTALLED) ## Run what needs no Kafka: format, lint, types, import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 sdk/src
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q tests/test_tidy.py tests/test_docs.py
 	$(BIN)/python -m deploy.prometheus
@@ -51,7 +52,7 @@ down: $(INSTALLED) ## Stop it; its data stays in var/kafka
 promtool: $(INSTALLED) ## Fetch promtool, with which `check` then reads the alerts (needs apt, no root)
 	@$(BIN)/python -m deploy.prometheus fetch
 
-bench: $(INSTALLED) ## Measure this machine
+bench: $(INSTALLED) ## Measure this machine, beside idiomatic Faust; rewrites docs/performance.md
 	@$(BIN)/python -m benchmarks
 
 lock: $(INSTALLED) ## Resolve the dependencies anew into requirements.lock

@@ -21,14 +21,13 @@ from clock import SystemClock
 from errors import DefinitionError, SettingsError, ShoalError
 from settings import Settings
 from sinks.delivery import Delivery
-from sinks.redis import RedisSink
 from sinks.snapshot import Source
 from sinks.standing import Standing
 from streams.app import create_app, group_id
 from streams.change_feed import as_line, changes
 from streams.customer_card import customer_card
 from streams.kafka.broker_clock import BrokerClock
-from streams.kafka.running import configure_logging, run
+from streams.kafka.running import configure_collection, configure_logging, run
 from streams.kafka.worker_name import WorkerName
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
@@ -52,6 +51,7 @@ def worker() -> None:
     """Keep segments: read events, write changes; until SIGTERM, which commits and leaves."""
     settings, definition = _configured(os.environ)
     configure_logging(settings.log_level)
+    configure_collection()
     sys.exit(_finished(_work(settings, definition)))
 
 
@@ -225,6 +225,9 @@ async def _delivered(settings: Settings, *, rebuild: bool, once: bool) -> None:
 async def _deliver(
     settings: Settings, address: WebAddress[Standing] | None, *, rebuild: bool, once: bool
 ) -> None:
+    # Here, since a worker without a sink need not load the Redis client: an eighth of all its imports.
+    from sinks.redis import RedisSink
+
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.__main__ import cpu_s
+from benchmarks.process_cpu import cpu_s
 from demo import worker
 from demo.topics import fresh_topics
 from deploy.local.cluster import kafka_for

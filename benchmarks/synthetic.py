@@ -26,11 +26,30 @@ BATCH_RECORDS = 2_000
 Keyed = tuple[int, bytes, bytes]
 """(partition, key, value)."""
 
+Stamped = tuple[int, bytes, bytes]
+"""(when it reaches the log, key, value); ms UTC."""
+
 
 def stream(
     *, events: int, customers: int, partitions: int, days: int, tick_ms: int = HOUR_MS
 ) -> Iterator[Keyed]:
     """Yield `events` events in event-time order with a Tick to every partition each `tick_ms`.
+
+    What the events are says `arrivals`. The same arguments give the same bytes.
+    """
+    ids = _ids(customers)
+    home = dict(zip(ids, partitions_of(Strings.from_list(ids), partitions).tolist(), strict=True))
+    next_tick = START_MS + tick_ms
+    for at, key, value in arrivals(events=events, customers=customers, days=days):
+        while at >= next_tick:
+            yield from _ticks(next_tick, partitions)
+            next_tick += tick_ms
+        yield home[key], key, value
+    yield from _ticks(START_MS + days * DAY_MS, partitions)
+
+
+def arrivals(*, events: int, customers: int, days: int, start_ms: int = START_MS) -> Iterator[Stamped]:
+    """Yield `events` events, and those that come twice, in the order in which they reach the log.
 
     84 % purchases of one to three lines, 6 % refunds (two thirds linked), 5 % sign-ups and 5 %
     profile updates; 1 % arrive up to a day late and 0.5 % twice. The same arguments give the
@@ -39,24 +58,21 @@ def stream(
     rng, draws = random.Random(7), np.random.default_rng(7)
     weights = np.arange(1, customers + 1) ** -ZIPF_EXPONENT
     who = draws.permutation(customers)[draws.choice(customers, events, p=weights / weights.sum())]
-    times = np.sort(draws.integers(0, days * DAY_MS, events)) + START_MS
-    ids = [f"customer-{i:06}".encode() for i in range(customers)]
-    home = partitions_of(Strings.from_list(ids), partitions).tolist()
-    encode = _Encoder()
-    next_tick = START_MS + tick_ms
+    times = np.sort(draws.integers(0, days * DAY_MS, events)) + start_ms
+    ids = _ids(customers)
+    encode = Encoder()
     orders: list[tuple[int, str, int]] = []
     for i, (customer, at) in enumerate(zip(who.tolist(), times.tolist(), strict=True)):
-        while at >= next_tick:
-            yield from _ticks(next_tick, partitions)
-            next_tick += tick_ms
-        key = ids[customer]
         type_name, customer, fields = _event(rng, i, customer, at, orders)
         key = ids[customer]
         value = encode(type_name, {"customer_id": key.decode(), **fields})
-        yield home[customer], key, value
+        yield at, key, value
         if rng.random() < 0.005:
-            yield home[customer], key, value
-    yield from _ticks(START_MS + days * DAY_MS, partitions)
+            yield at, key, value
+
+
+def _ids(customers: int) -> list[bytes]:
+    return [f"customer-{i:06}".encode() for i in range(customers)]
 
 
 def _ticks(at_ms: int, partitions: int) -> Iterator[Keyed]:
@@ -105,7 +121,7 @@ def _event(
     )
 
 
-class _Encoder:
+class Encoder:
     """Framed Avro with the parsed schemas at hand: a million events in seconds."""
 
     def __init__(self) -> None:

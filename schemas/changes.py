@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import fastavro
@@ -13,7 +14,8 @@ import numpy.typing as npt
 
 import errors
 from schemas import binary, framing
-from schemas.binary import Int64s
+from schemas.assembly import Assembly, assembly
+from schemas.binary import Int16s, Int64s
 from schemas.registry import Registry, committed
 
 UInt8s = npt.NDArray[np.uint8]
@@ -28,8 +30,11 @@ _CHANGES = ("unknown", "entered", "exited", "moved")
 
 _ENTERED, _EXITED, _MOVED = (binary.long(_CHANGES.index(name)) for name in ("entered", "exited", "moved"))
 _KIND = {name: binary.long(index) for index, name in enumerate(DIMENSION_KINDS)}
-_CAUSE = {name: binary.long(index) for index, name in enumerate(CAUSES)}
+_CAUSES = [binary.long(index) for index in range(len(CAUSES))]
 _ORIGIN = {name: binary.long(index) for index, name in enumerate(ORIGINS)}
+
+_DIMENSIONS_CACHED_MAX = 16
+"""Dimensions are a definition's, and a process works with one definition."""
 
 _TYPE = "SegmentChange"
 _VERSION = 1
@@ -53,6 +58,17 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Dimension:
+    """What all values of one dimension have in common."""
+
+    name: str
+    kind: str
+    """One of DIMENSION_KINDS."""
+    values: tuple[str, ...]
+    """The dimension's values; a code is an index into them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """n changes of one step; every column has n entries."""
 
@@ -60,95 +76,120 @@ class Changes:
     customer_id: Sequence[bytes]
     """UTF-8."""
     account_id: Sequence[str | None]
-    dimension: Sequence[str]
-    dimension_kind: Sequence[str]
-    """Each one of DIMENSION_KINDS."""
-    before: Sequence[str | None]
-    """The value left; None: entered."""
-    after: Sequence[str | None]
-    """The value taken; None: exited."""
-    cause: Sequence[str]
-    """Each one of CAUSES."""
-    cause_event_id: Sequence[bytes | None]
-    """UTF-8; None when no event caused the change."""
+    """None, as well as an empty one: null."""
+    dimension: Int64s
+    """int64[n]: indices into the dimensions given along."""
+    before: Int16s
+    """int16[n]: the value left, a code of its dimension; -1: entered."""
+    after: Int16s
+    """int16[n]: the value taken, a code of its dimension; -1: exited."""
+    cause: UInt8s
+    """uint8[n]: indices into CAUSES."""
+    cause_event_id: Sequence[bytes]
+    """UTF-8; empty when no event caused the change."""
     effective_at_ms: Int64s
     previous_since_ms: Int64s
     """NEVER_MS: null."""
     expires_at_ms: Int64s
     """NEVER_MS: null."""
     scores_before: UInt8s
-    """uint8[n, 3]: r, f, m; r = 0: null."""
+    """uint8[n, 3]: r, f, m, each below 64; r = 0: null."""
     scores_after: UInt8s
-    """uint8[n, 3]: r, f, m; r = 0: null."""
+    """uint8[n, 3]: r, f, m, each below 64; r = 0: null."""
     last_purchase_ms: Int64s
     """NEVER_MS: null."""
     orders: Int64s
     """Below 0: the change carries no facts at all."""
     net_minor: Int64s
-    reasons: Sequence[Sequence[str]]
+    reasons: Sequence[Sequence[str]] = ()
+    """One entry per change; an empty sequence: no change has any."""
 
     def __len__(self) -> int:
         return len(self.customer_id)
 
 
-def encode_changes(stamp: Stamp, changes: Changes) -> list[bytes]:
+def encode_changes(stamp: Stamp, dimensions: Sequence[Dimension], changes: Changes) -> list[bytes]:
     """Return the framed value of each change, in order; the key is its customer id.
 
     Whether it entered, exited or moved follows from `before` and `after`. Raises a KeyError for
-    a kind, cause or origin that is not in the schema.
+    a kind or origin, an IndexError for a cause that is not in the schema.
     """
-    head = framing.frame(committed().versions(_TYPE)[_VERSION - 1].fingerprint, b"")
-    event_id = f"{stamp.app}/{stamp.epoch}/{stamp.partition}/".encode()
-    place = binary.long(stamp.epoch) + binary.long(stamp.partition)
-    emitted = binary.long(stamp.emitted_at_ms)
+    count = len(changes)
     tail = binary.long(stamp.definition_version) + _ORIGIN[stamp.origin] + binary.optional_text(stamp.run_id)
-    labels: dict[str | None, bytes] = {None: binary.NULL}
-    for label in {*changes.before, *changes.after} - {None}:
-        labels[label] = binary.optional_text(label)
-    dimensions = binary.remembered(lambda name: binary.text(name.encode()), changes.dimension)
-    text = binary.text
-    values: list[bytes] = []
-    for (
-        seq, seq_long, customer, account, dimension, kind, before, after, cause, cause_id,
-        effective, since, expires, scores_before, scores_after, facts, reasons,
-    ) in zip(
-        changes.seq.tolist(), binary.longs(changes.seq), changes.customer_id, changes.account_id,
-        changes.dimension, changes.dimension_kind, changes.before, changes.after, changes.cause,
-        changes.cause_event_id, binary.longs(changes.effective_at_ms),
-        binary.optional_longs(changes.previous_since_ms, NEVER_MS),
-        binary.optional_longs(changes.expires_at_ms, NEVER_MS),
-        changes.scores_before.tolist(), changes.scores_after.tolist(),
-        _facts(stamp, changes), changes.reasons, strict=True,
-    ):  # fmt: skip
-        values.append(
-            b"".join(
-                (
-                    head,
-                    text(event_id + str(seq).encode()),
-                    place,
-                    seq_long,
-                    text(customer),
-                    binary.optional_text(account),
-                    dimensions[dimension],
-                    _KIND[kind],
-                    _ENTERED if before is None else _EXITED if after is None else _MOVED,
-                    labels[before],
-                    labels[after],
-                    _CAUSE[cause],
-                    binary.NULL if cause_id is None else binary.PRESENT + text(cause_id),
-                    effective,
-                    emitted,
-                    since,
-                    expires,
-                    _scores(scores_before),
-                    _scores(scores_after),
-                    facts,
-                    binary.array([text(reason.encode()) for reason in reasons]) if reasons else b"\x00",
-                    tail,
-                )
-            )
-        )
-    return values
+    if not count:
+        return []
+    out = assembly(count)
+    out.constant(framing.frame(committed().versions(_TYPE)[_VERSION - 1].fingerprint, b""))
+    out.numbered_texts(f"{stamp.app}/{stamp.epoch}/{stamp.partition}/".encode(), changes.seq)
+    out.constant(binary.long(stamp.epoch) + binary.long(stamp.partition))
+    out.longs(changes.seq)
+    out.texts(changes.customer_id)
+    write_accounts(out, changes.account_id)
+    _values(out, dimensions, changes)
+    out.choices(_CAUSES, changes.cause)
+    out.optional_texts(changes.cause_event_id)
+    out.longs(changes.effective_at_ms)
+    out.constant(binary.long(stamp.emitted_at_ms))
+    out.optional_longs(changes.previous_since_ms, NEVER_MS)
+    out.optional_longs(changes.expires_at_ms, NEVER_MS)
+    _scores(out, changes.scores_before)
+    _scores(out, changes.scores_after)
+    _facts(out, stamp, changes)
+    if any(changes.reasons):
+        out.encoded([binary.array([binary.text(each.encode()) for each in row]) for row in changes.reasons])
+    else:
+        out.constant(binary.END_OF_ARRAY)
+    out.constant(tail)
+    return out.records()
+
+
+def write_accounts(out: Assembly, accounts: Sequence[str | None]) -> None:
+    """Write the account of each row, or null."""
+    out.optional_texts([account.encode() if account else b"" for account in accounts])
+
+
+def dimension_heads(dimensions: Sequence[Dimension]) -> list[bytes]:
+    """Return name and kind of each, encoded; a KeyError for a kind that is not in the schema."""
+    return [binary.text(each.name.encode()) + _KIND[each.kind] for each in dimensions]
+
+
+def _values(out: Assembly, dimensions: Sequence[Dimension], changes: Changes) -> None:
+    """Write dimension, kind, change, from and to."""
+    out.choices(dimension_heads(dimensions), changes.dimension)
+    entered, exited = changes.before < 0, changes.after < 0
+    out.choices((_MOVED, _EXITED, _ENTERED), np.where(entered, 2, exited.astype(np.int64)))
+    labels, firsts = _labels(tuple(dimensions))
+    first = firsts[changes.dimension]
+    out.choices(labels, first + changes.before)
+    out.choices(labels, first + changes.after)
+
+
+@lru_cache(_DIMENSIONS_CACHED_MAX)
+def _labels(dimensions: tuple[Dimension, ...]) -> tuple[list[bytes], Int64s]:
+    """Return the values of all dimensions end to end, and where each dimension's begin, behind one null."""
+    labels: list[bytes] = []
+    firsts: list[int] = []
+    for each in dimensions:
+        firsts.append(len(labels) + 1)
+        labels += [binary.NULL, *(binary.PRESENT + binary.text(value.encode()) for value in each.values)]
+    return labels, np.array(firsts, np.int64)
+
+
+def _scores(out: Assembly, scores: UInt8s) -> None:
+    """Write r, f and m: each is below 64, and so one byte with its value doubled."""
+    present = scores[:, 0] > 0
+    out.choices((binary.NULL, binary.PRESENT), present.view(np.uint8))
+    out.cells(scores << np.uint8(1), present)
+
+
+def _facts(out: Assembly, stamp: Stamp, changes: Changes) -> None:
+    there = changes.orders >= 0
+    present = None if there.all() else there
+    out.choices((binary.NULL, binary.PRESENT), there.view(np.uint8))
+    out.optional_longs(changes.last_purchase_ms, NEVER_MS, present)
+    out.longs(changes.orders, present)
+    out.longs(changes.net_minor, present)
+    out.constant(binary.text(stamp.currency.encode()) + binary.long(stamp.window_days), present)
 
 
 def decode_change(value: bytes, registry: Registry | None = None) -> dict[str, Any]:
@@ -179,23 +220,3 @@ def read_as(type_name: str, value: bytes, registry: Registry | None = None) -> d
     if source.tell() != len(body) or not isinstance(record, dict):
         raise errors.UndecodableValue(f"value: more bytes follow the {stored.name}; {framing.shown(value)}")
     return record
-
-
-def _scores(scores: list[int]) -> bytes:
-    """Encode [r, f, m]; a score is below 64, so it is one byte with its value doubled."""
-    r, f, m = scores
-    return bytes((2, r << 1, f << 1, m << 1)) if r else binary.NULL
-
-
-def _facts(stamp: Stamp, changes: Changes) -> list[bytes]:
-    currency = binary.text(stamp.currency.encode()) + binary.long(stamp.window_days)
-    return [
-        b"".join((binary.PRESENT, last, orders, net, currency)) if count >= 0 else binary.NULL
-        for count, last, orders, net in zip(
-            changes.orders.tolist(),
-            binary.optional_longs(changes.last_purchase_ms, NEVER_MS),
-            binary.longs(changes.orders),
-            binary.longs(changes.net_minor),
-            strict=True,
-        )
-    ]

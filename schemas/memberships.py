@@ -6,26 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas import binary, framing
-from schemas.binary import Int64s
-from schemas.changes import DIMENSION_KINDS, NEVER_MS, read_as
-from schemas.registry import Registry, committed
+import numpy as np
 
-_KIND = {name: binary.long(index) for index, name in enumerate(DIMENSION_KINDS)}
+from schemas import binary, framing
+from schemas.assembly import assembly
+from schemas.binary import Int64s
+from schemas.changes import NEVER_MS, Dimension, dimension_heads, read_as, write_accounts
+from schemas.registry import Registry, committed
 
 _TYPE = "Membership"
 _VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """What every customer's value in one dimension has in common."""
-
-    name: str
-    kind: str
-    """One of DIMENSION_KINDS."""
-    values: tuple[str, ...]
-    """The dimension's values; a code is an index into them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,41 +52,30 @@ def encode_memberships(
 
     Raises a KeyError for a dimension kind that is not in the schema.
     """
-    count = len(memberships)
-    head = framing.frame(committed().versions(_TYPE)[_VERSION - 1].fingerprint, b"")
-    place = binary.long(epoch) + binary.long(partition)
-    version = binary.long(definition_version)
-    expires = binary.optional_longs(memberships.expires_at_ms, NEVER_MS)
-    held: list[list[bytes]] = [[] for _ in range(count)]
-    for index, dimension in enumerate(dimensions):
-        lead = binary.text(dimension.name.encode()) + _KIND[dimension.kind]
-        labels = [lead + binary.text(value.encode()) for value in dimension.values]
-        for items, code, since, expiry, seq in zip(
-            held,
-            memberships.value[:, index].tolist(),
-            binary.longs(memberships.since_ms[:, index]),
-            expires,
-            binary.longs(memberships.value_seq[:, index]),
-            strict=True,
-        ):
-            if code >= 0:
-                items.append(labels[code] + since + expiry + seq)
-    return [
-        b"".join(
-            (
-                head,
-                binary.text(customer),
-                binary.optional_text(account),
-                place,
-                seq,
-                version,
-                binary.array(items),
-            )
-        )
-        for customer, account, seq, items in zip(
-            memberships.customer_id, memberships.account_id, binary.longs(memberships.seq), held, strict=True
-        )
-    ]
+    count, held = len(memberships), memberships.value >= 0
+    heads = dimension_heads(dimensions)
+    if not count:
+        return []
+    out = assembly(count)
+    out.constant(framing.frame(committed().versions(_TYPE)[_VERSION - 1].fingerprint, b""))
+    out.texts(memberships.customer_id)
+    write_accounts(out, memberships.account_id)
+    out.constant(binary.long(epoch) + binary.long(partition))
+    out.longs(memberships.seq)
+    out.constant(binary.long(definition_version))
+    items = np.count_nonzero(held, axis=1)
+    # An array is its items behind their number, then a zero; an empty one is the zero.
+    out.longs(items, items > 0)
+    for index, (dimension, head) in enumerate(zip(dimensions, heads, strict=True)):
+        there = held[:, index]
+        present = None if there.all() else there
+        labels = [head + binary.text(value.encode()) for value in dimension.values]
+        out.choices(labels, np.maximum(memberships.value[:, index], 0), present)
+        out.longs(memberships.since_ms[:, index], present)
+        out.optional_longs(memberships.expires_at_ms, NEVER_MS, present)
+        out.longs(memberships.value_seq[:, index], present)
+    out.constant(binary.END_OF_ARRAY)
+    return out.records()
 
 
 def decode_membership(value: bytes, registry: Registry | None = None) -> dict[str, Any]:

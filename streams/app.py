@@ -72,6 +72,9 @@ class ShoalApp(faust.App):
         self.sensors.remove(self.monitor)
         return services
 
+    def _create_directories(self) -> None:
+        """Do nothing: state is in memory and in Kafka; Faust would make folders in the current directory."""
+
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import errors
 from schemas.decoding import Group
-from streams.columns import empty_strings, int64s_of, labels_of, strings_of
+from streams.columns import empty_strings, int64s_of, labels_of, strings_of, valid_of
 from streams.customers.facts import Bools, Int64s, RefundKind, Strings, UInt8s
 from streams.segments.currencies import Rates
 
@@ -109,8 +109,9 @@ def optional_id(checks: Checks, field: str) -> Strings:
     if column.null_count == len(column):
         return empty_strings(len(column))
     ids = strings_of(column)
-    wrong = (ids.lengths == 0) & column.is_valid().to_numpy(zero_copy_only=False)
-    _refuse_ids(checks, field, ids, wrong | (ids.lengths > ID_BYTES_MAX), errors.InvalidField)
+    lengths = ids.lengths
+    wrong = ((lengths == 0) & valid_of(column)) | (lengths > ID_BYTES_MAX)
+    _refuse_ids(checks, field, ids, wrong, errors.InvalidField)
     return ids
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from streams.customers.facts import Int64s, Strings, UInt8s
+from streams.customers.facts import Bools, Int64s, Strings, UInt8s
 
 _NO_BYTES: UInt8s = np.zeros(0, np.uint8)
 
@@ -24,6 +24,20 @@ def strings_of(array: pa.Array) -> Strings:
     start, end = int(offsets[0]), int(offsets[-1])
     packed = np.frombuffer(data, np.uint8)[start:end] if end > start else _NO_BYTES
     return Strings(packed, offsets - start if start else offsets)
+
+
+def valid_of(array: pa.Array) -> Bools:
+    """Return bool[n]: which values are not null.
+
+    Arrow's own `is_valid` loads all of its compute functions, a tenth of a second at the first call.
+    """
+    bitmap = array.buffers()[0]
+    if bitmap is None:
+        return np.ones(len(array), np.bool_)
+    end = array.offset + len(array)
+    return np.unpackbits(np.frombuffer(bitmap, np.uint8), count=end, bitorder="little")[array.offset :].view(
+        np.bool_
+    )
 
 
 def empty_strings(count: int) -> Strings:

@@ -1,7 +1,8 @@
 """Kafka's jars: resolved by a Maven client, compared with the committed sums, kept in a cache.
 
 The client itself records sums but does not refuse a jar whose sum differs, so it is done here,
-before every start: 44 MB take a tenth of a second.
+before every start: 44 MB take a tenth of a second. What is wanted is in two files of this folder,
+`jgo.toml` and `jgo.lock.toml`; a test that needs other jars has such a folder of its own.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ def locked_sums(lock: Path = HERE / "jgo.lock.toml") -> dict[str, str]:
     return sums
 
 
-def cache_folder(env: Mapping[str, str]) -> Path:
+def cache_folder(env: Mapping[str, str], wanted: Path | None = None) -> Path:
     """Return where the jars are kept: one folder per lock, outside the checkout."""
     root = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256((HERE / "jgo.lock.toml").read_bytes()).hexdigest()[:12]
-    return root / "shoal" / f"kafka-{digest}"
+    digest = hashlib.sha256(((wanted or HERE) / "jgo.lock.toml").read_bytes()).hexdigest()[:12]
+    return root / "shoal" / f"{wanted.name if wanted else 'kafka'}-{digest}"
 
 
 def problems_with(folder: Path, sums: Mapping[str, str]) -> list[str]:
@@ -60,21 +61,21 @@ def problems_with(folder: Path, sums: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def classpath(env: Mapping[str, str] = os.environ) -> str:
-    """Return Kafka's class path, fetching the jars when the cache lacks them.
+def classpath(env: Mapping[str, str] = os.environ, wanted: Path | None = None) -> str:
+    """Return the class path of Kafka's jars, or of those `wanted` lists; fetched if the cache lacks them.
 
     Raises LocalKafkaFailed when a jar cannot be fetched or its sum is not the committed one.
     """
-    folder, sums = cache_folder(env), locked_sums()
+    folder, sums = cache_folder(env, wanted), locked_sums((wanted or HERE) / "jgo.lock.toml")
     if not folder.exists():
-        _fetch(folder, sums, env)
+        _fetch(folder, sums, env, wanted or HERE)
     problems = problems_with(folder, sums)
     if problems:
         raise LocalKafkaFailed(f"{folder} is not what the lock says (remove it): " + "; ".join(problems))
     return os.pathsep.join(str(path) for path in sorted(folder.rglob("*.jar")))
 
 
-def _fetch(folder: Path, sums: Mapping[str, str], env: Mapping[str, str]) -> None:
+def _fetch(folder: Path, sums: Mapping[str, str], env: Mapping[str, str], wanted: Path) -> None:
     """Fill a folder beside the wanted one and move it there once it is right.
 
     So an interrupted fetch leaves nothing behind that looks complete, and two at once do not mix.
@@ -83,7 +84,7 @@ def _fetch(folder: Path, sums: Mapping[str, str], env: Mapping[str, str]) -> Non
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix="fetching-"))
     try:
         for name in ("jgo.toml", "jgo.lock.toml"):
-            shutil.copy(HERE / name, staging / name)
+            shutil.copy(wanted / name, staging / name)
         _run_client(staging, env)
         problems = problems_with(staging / "jars-in", sums)
         if problems:

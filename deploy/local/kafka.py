@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -66,6 +66,8 @@ broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 """
 
+LISTENERS = {"listeners", "advertised.listeners", "listener.security.protocol.map"}
+
 JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 # Everything goes to standard error, with the time of day; see LOG_BYTES_MAX for the bound.
 LOGGING = ("defaultLogLevel=info", "showDateTime=true", "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS")
@@ -78,13 +80,25 @@ class LocalKafka:
 
     `port` is the wanted port; None picks a free one. A folder used before keeps its ports and data.
     With `detached` the broker outlives this process; otherwise it dies with it, however it ends.
+    `properties` add to the server's, listeners to its listeners, anything else in place of its own;
+    `format_arguments` go to the formatting of the storage, as for the first users.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, detached: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        detached: bool = False,
+        properties: Mapping[str, str] | None = None,
+        format_arguments: Sequence[str] = (),
+    ) -> None:
         self.folder = folder.resolve()
         self._log = self.folder / "kafka.log"
         self._wanted_port = port
         self._detached = detached
+        self._properties = dict(properties or {})
+        self._format_arguments = tuple(format_arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._detached_pid: int | None = None
         self._watch: subprocess.Popen[bytes] | None = None
@@ -188,10 +202,12 @@ class LocalKafka:
         controller_port = free_port()
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         properties = self.folder / "server.properties.new"
-        properties.write_text(
-            SERVER.format(host=HOST, port=port, controller_port=controller_port, data=self.folder / "data")
+        server = SERVER.format(
+            host=HOST, port=port, controller_port=controller_port, data=self.folder / "data"
         )
-        arguments = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties))
+        properties.write_text(_extended(server, self._properties))
+        arguments = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
+        arguments += self._format_arguments
         code = self._run(self._java(classpath, *arguments)).wait(READY_S_MAX)
         if code != 0:
             raise LocalKafkaFailed(f"formatting {self.folder} ended with {code}\n{self.log_excerpt()}")
@@ -272,6 +288,15 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _extended(server: str, properties: Mapping[str, str]) -> str:
+    """Return the properties with more of them; listeners come before ours, whose port is read back."""
+    lines = dict(line.split("=", 1) for line in server.splitlines())
+    for name, value in properties.items():
+        ours = lines.get(name) if name in LISTENERS else None
+        lines[name] = value if ours is None else f"{value},{ours}"
+    return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
 def _port_in(properties: Path) -> int | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -16,14 +19,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from fastavro import parse_schema, schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from deploy.local.cluster import kafka_for
-
 PARTITIONS = 4
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
     """The bootstrap address of a real Kafka: SHOAL_KAFKA's, or one started for this session."""
+    # Here, for the tests without Kafka also run where only the SDK is installed.
+    from deploy.local.cluster import kafka_for
+
     with kafka_for() as bootstrap:
         yield bootstrap
 
@@ -92,5 +96,50 @@ def decode() -> Callable[[bytes], tuple[str, dict[str, Any]]]:
         fields = schemaless_reader(body, schema, None)
         assert not body.read()
         return schema["name"], fields
+
+    return read
+
+
+@pytest.fixture
+def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs Python code in a process of its own, warnings being errors."""
+
+    def run(code: str, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+        command = [sys.executable, "-W", "error", "-c", code, *args]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+
+    return run
+
+
+@pytest.fixture
+def start_script() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return a function that starts Python code in a process of its own, killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *args: str) -> subprocess.Popen[str]:
+        env = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+        command = [sys.executable, "-W", "error", "-c", code, *args]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def orders_in(
+    read_all: Callable[[str, str], list[ConsumerRecord]],
+    decode: Callable[[bytes], tuple[str, dict[str, Any]]],
+) -> Callable[[str, str], list[tuple[str, str]]]:
+    """Return a function that reads (customer, order) of all purchases, in order per customer."""
+
+    def read(bootstrap: str, prefix: str) -> list[tuple[str, str]]:
+        found = [(record.key.decode(), decode(record.value)[1]) for record in read_all(bootstrap, prefix)]
+        return [(customer, event["order_id"]) for customer, event in found if "order_id" in event]
 
     return read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -166,7 +166,7 @@ def test_ids_of_256_bytes_are_fine(client: Shoal) -> None:
     """The longest allowed, in one- and in two-byte characters."""
     buy(client, "x" * 256)
     buy(client, "é" * 128)
-    buy(client, occurred_at=datetime(1960, 1, 1, tzinfo=UTC))
+    buy(client, occurred_at=datetime(1960, 1, 1, tzinfo=timezone.utc))
 
 
 def test_disabled_counts_and_sends_nothing(client: Shoal) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ Decode = Callable[[bytes], tuple[str, dict[str, Any]]]
 pytestmark = pytest.mark.kafka
 
 EUR = Money.of("12.50", "EUR")
-AT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+AT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)
 AT_SENT = AT.replace(microsecond=123000)
 NOBODY = "127.0.0.1:9"
 """A port no broker listens on."""
@@ -141,29 +143,29 @@ def test_what_is_read_equals_what_was_sent(kafka: str, prefix: str, read_all: Re
     }
 
 
-def test_four_threads_lose_nothing(kafka: str, prefix: str, read_all: Read, decode: Decode) -> None:
-    """4 times 2,000 calls: all arrive once, in order per customer, where the Java client would put them."""
-    client = Shoal(kafka, app="shop", prefix=prefix)
+def test_ten_threads_lose_nothing(kafka: str, prefix: str, read_all: Read, decode: Decode) -> None:
+    """10 times 10,000 calls: all arrive once, in order per customer, where the Java client would put them."""
+    client = Shoal(kafka, app="shop", prefix=prefix, on_full="wait")
 
     def work(thread: int) -> None:
-        for number in range(2000):
+        for number in range(10_000):
             client.purchased(f"c{thread}-{number % 50}", order_id=str(number), amount=Money(number, "EUR"))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert client.flush(30) == 0
+    assert client.flush(60) == 0
     assert client.close() == 0
-    assert client.counters == Counters(accepted=8000, delivered=8000, dropped=0, failed=0)
+    assert client.counters == Counters(accepted=100_000, delivered=100_000, dropped=0, failed=0)
     amounts = defaultdict(list)
-    records = read_all(kafka, prefix)
-    for record in records:
-        assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % 4
+    partitions = defaultdict(set)
+    for record in read_all(kafka, prefix):
+        partitions[record.key].add(record.partition)
         amounts[record.key.decode()].append(decode(record.value)[1]["amount_minor"])
-    assert len(records) == 8000
-    assert amounts == {f"c{t}-{c}": list(range(c, 2000, 50)) for t in range(4) for c in range(50)}
+    assert amounts == {f"c{t}-{c}": list(range(c, 10_000, 50)) for t in range(10) for c in range(50)}
+    assert partitions == {key: {(murmur2(key) & 0x7FFFFFFF) % 4} for key in partitions}
 
 
 def test_a_retry_is_no_second_event(kafka: str, prefix: str) -> None:
@@ -272,6 +274,35 @@ def test_without_kafka_events_are_kept_and_the_newest_dropped(caplog: pytest.Log
     assert client.counters.failed == 3
 
 
+MAY_WAIT = {"acquire", "connect", "epoll", "fsync", "join", "open", "poll", "pread", "read", "recv"}
+MAY_WAIT |= {"select", "sleep", "wait", "write"}  # Functions that can keep a thread waiting.
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_a_call_waits_for_nothing_while_kafka_is_away(tmp_path: Path, spooled: bool) -> None:
+    """Neither for room nor for a connection; with a spool it makes one system call, for the record."""
+    called: Counter[str] = Counter()
+
+    def note(_: object, event: str, function: object) -> None:
+        in_memory = isinstance(getattr(function, "__self__", None), (bytes, io.BytesIO))
+        if event == "c_call" and not in_memory:
+            called[getattr(function, "__name__", "")] += 1
+
+    client = Shoal(NOBODY, app="shop", max_events=100, spool=tmp_path if spooled else None)
+    client.purchased("c1", order_id="first", amount=EUR)  # It starts the thread and makes the file.
+    sys.setprofile(note)
+    try:
+        for number in range(200):
+            client.purchased("c1", order_id=str(number), amount=EUR)
+    finally:
+        sys.setprofile(None)
+    assert called["time_ns"] == 200, "the calls were not seen"
+    client.close(0.0)
+    assert not called.keys() & MAY_WAIT
+    assert called["pwrite"] == (200 if spooled else 0)
+    assert client.waiting == (201 if spooled else 0)
+
+
 def test_flush_returns_within_its_timeout_without_kafka() -> None:
     """And close within its own and a second more, with the thread gone."""
     client = Shoal(NOBODY, app="shop")
@@ -345,6 +376,40 @@ def test_a_callback_in_the_senders_thread_cannot_lock_it_up(
     assert seen[1] >= 1
     assert seen[2] is False
     assert client.close(30) == 0
+
+
+def test_a_clock_set_back_holds_nothing_up(kafka: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids go on growing, events go on leaving after the linger, and a flush ends."""
+    with Shoal(kafka, app="shop", prefix=prefix) as client:
+        first = client.identify("c1", {})
+        assert first.wait(20)
+        monkeypatch.setattr("time.time_ns", lambda: 1_000_000_000)
+        monkeypatch.setattr("time.time", lambda: 1.0)
+        second = client.identify("c1", {})
+        for _ in range(2000):
+            if second.delivered:
+                break
+            threading.Event().wait(0.01)
+        third = client.identify("c1", {})
+        assert second.delivered and client.flush(20) == 0
+        assert first.event_id < second.event_id < third.event_id
+
+
+def test_an_event_tracked_while_the_process_ends_arrives(
+    kafka: str, prefix: str, run_script: Any, read_all: Read
+) -> None:
+    """Also the first one, when Python may start no threads any more, and waiting for it does not hang."""
+    code = (
+        "import atexit, sys; from shoal_sdk import *\n"
+        "c = Shoal(sys.argv[1], app='shop', prefix=sys.argv[2])\n"
+        "def last():\n"
+        "    r = c.purchased('c1', order_id='1', amount=Money(1, 'EUR')); r.wait()\n"
+        "    c.purchased('c1', order_id='2', amount=Money(1, 'EUR'))\n"
+        "atexit.register(last)"
+    )
+    done = run_script(code, kafka, prefix)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read_all(kafka, prefix)) == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

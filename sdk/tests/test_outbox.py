@@ -7,7 +7,8 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_sdk.outbox import OVERHEAD_BYTES, Counters, Entry, Outbox, Refusal
+from shoal_sdk.entry import OVERHEAD_BYTES, Entry
+from shoal_sdk.outbox import Counters, Outbox, Refusal
 
 
 def entry(size: int = 0) -> Entry:

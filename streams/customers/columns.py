@@ -14,6 +14,9 @@ from streams.customers.hashing import KeyedHash, as_words, mix
 FACT = np.dtype([("time", "<i8"), ("value", "<i8"), ("id", "<u8"), ("link", "<u8"), ("code", "u1")])
 """One fact as it is kept in pages: 33 bytes."""
 
+PACKED = np.dtype((np.void, FACT.itemsize))
+"""A fact without its fields."""
+
 Records = npt.NDArray[Any]
 
 ORDERS, REFUNDS, OTHERS, LEDGER = 0, 1, 2, 3
@@ -45,9 +48,10 @@ _SLOT_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, slots=True)
 class FactColumns:
-    """n facts. `records` is FACT[n]; `route` uint8[n]: ORDERS, REFUNDS, OTHERS or LEDGER."""
+    """n facts. `route` is uint8[n]: ORDERS, REFUNDS, OTHERS or LEDGER."""
 
-    records: Records
+    packed: Records
+    """FACT[n] as plain bytes, which NumPy gathers ten times faster than fields."""
     time: Int64s
     value: Int64s
     id: UInt64s
@@ -83,7 +87,7 @@ def columns_of(facts: Facts, hashes: KeyedHash) -> FactColumns:
     wordy = np.zeros(len(kind), np.bool_)
     wordy[[*facts.traits, *facts.account_id]] = True
     return FactColumns(
-        records=records,
+        packed=records.view(PACKED),
         time=facts.occurred_at_ms,
         value=value,
         id=ids,

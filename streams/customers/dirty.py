@@ -85,8 +85,11 @@ class DirtyRows(CustomerState):
         held += self._format.head_bytes_max
         if self.series_facts is not None and self.series_facts.folds:
             held += [self.series_facts.folds.bytes_of(slot) for slot in slots.tolist()]
-        for sparse in (self.profiles, self.books, self.pending_event_id):
-            if sparse:
-                known = (sparse.get(slot) for slot in slots.tolist())
-                held += np.array([0 if entry is None else len(entry) for entry in known], np.int64)
+        if self.profiles:
+            held += self.profile_bytes_max[slots]
+        if self.books:
+            found = (self.books.get(slot) for slot in slots.tolist())
+            held += np.array([0 if book is None else len(book) for book in found], np.int64)
+        if self.pending_event_id:
+            held += self.pending_event_id.longest
         return held

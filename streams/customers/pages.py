@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from streams.customers.arena import Arena, enlarged, spans
-from streams.customers.columns import FACT, Records
+from streams.customers.columns import FACT, PACKED, Records
 from streams.customers.facts import Int64s
 
 FACTS_PER_PAGE = 32
 """Facts in a sealed page: what bounds the bytes a further fact of a customer costs."""
-
-_BYTES = np.dtype((np.void, FACT.itemsize))
 
 
 class Pages(Arena):
@@ -24,7 +22,7 @@ class Pages(Arena):
 
     def __init__(self) -> None:
         # As plain bytes: NumPy copies a record with fields field by field, ten times slower.
-        super().__init__(_BYTES)
+        super().__init__(PACKED)
         self.sealed = np.zeros(0, np.int32)
         self.dropped = np.zeros(0, np.int32)
         self._latest: dict[int, list[int]] = {}
@@ -58,7 +56,7 @@ class Pages(Arena):
         Return (group, place in that group of the fact that filled a page) for every page sealed.
         """
         starts, lengths = self.reserve(owners, counts)
-        self.columns[0][spans(starts + lengths, counts)] = records.view(_BYTES)
+        self.columns[0][spans(starts + lengths, counts)] = records.view(PACKED)
         filled = lengths + counts
         self.lengths[owners] = filled
         seals = []

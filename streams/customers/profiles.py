@@ -53,14 +53,14 @@ class Profile:
     Merging takes the maximum by stamp, so order and duplicates cannot matter.
     """
 
-    __slots__ = ("_bytes_max", "_encoded", "account", "traits")
+    __slots__ = ("_encoded", "account", "bytes_max", "traits")
 
     def __init__(self) -> None:
         self.traits: dict[str, Stamped] = {}
         self.account: Stamped | None = None
         self._encoded: bytes | None = _NOTHING
         # At least the length of `encoded`, so that most calls of `merge` need not encode.
-        self._bytes_max = len(_NOTHING)
+        self.bytes_max = len(_NOTHING)
 
     def __bool__(self) -> bool:
         return True
@@ -80,11 +80,12 @@ class Profile:
                 and len(self.traits.keys() | traits.keys()) > TRAITS_MAX
             ):
                 return None
-            stamp = _stamp(time_ms, event_id)
-            added = sum([len(_named(name, stamp, value)) + _SLACK for name, value in traits.items()])
-            if self._bytes_max + added > PROFILE_BYTES_MAX:
-                self._bytes_max = len(self.encoded())
-                if self._bytes_max + added > PROFILE_BYTES_MAX:
+            added = _bytes_at_most(event_id, traits)
+            if self.bytes_max + added > PROFILE_BYTES_MAX:
+                stamp = _stamp(time_ms, event_id)
+                added = sum([len(_named(name, stamp, value)) + _SLACK for name, value in traits.items()])
+                self.bytes_max = len(self.encoded())
+                if self.bytes_max + added > PROFILE_BYTES_MAX:
                     return None
         changed = False
         for name, value in traits.items():
@@ -97,7 +98,7 @@ class Profile:
             added += len(_named("account", _stamp(time_ms, event_id), account)) + _SLACK
             changed = True
         if changed:
-            self._bytes_max += added
+            self.bytes_max += added
             self._encoded = None
         return changed
 
@@ -112,7 +113,7 @@ class Profile:
 
     def __len__(self) -> int:
         """Return no less than the length of `encoded`; cheap."""
-        return self._bytes_max
+        return self.bytes_max
 
     def encoded(self) -> bytes:
         """Return readable JSON, the same for equal profiles: compact, keys sorted, in ASCII."""
@@ -122,7 +123,7 @@ class Profile:
             texts = ",".join([_of(name, traits[name]) for name in sorted(traits)])
             account = "" if self.account is None else _of("account", self.account) + ","
             self._encoded = f'{{{account}"traits":{{{texts}}}}}'.encode("ascii")
-            self._bytes_max = len(self._encoded)
+            self.bytes_max = len(self._encoded)
         return self._encoded
 
     @classmethod
@@ -134,14 +135,34 @@ class Profile:
         if "account" in content:
             profile.account = _read(content["account"])
         profile._encoded = encoded
-        profile._bytes_max = len(encoded)
+        profile.bytes_max = len(encoded)
         return profile
 
 
 _NOTHING = b'{"traits":{}}'
 
+_QUOTED, _ESCAPED, _ESCAPED_PAIR = 2, 6, 12
+"""What a printable ASCII character, a byte, and any character becomes in ASCII JSON at most."""
+
+_FRAME = 64
+"""More than the instant, the quotes, commas and brackets of one trait take, or a number or a truth."""
+
 _SLACK = 8
 """More than the comma and the key "account" need beside one more stamped value."""
+
+
+def _bytes_at_most(event_id: bytes, traits: Mapping[str, TraitValue]) -> int:
+    """Return no less than these traits add to the JSON; rough, because it is asked for every event."""
+    total = len(traits) * (_ESCAPED * len(event_id) + _FRAME)
+    for name, value in traits.items():
+        total += len(name) * (_QUOTED if name.isascii() and name.isprintable() else _ESCAPED_PAIR)
+        kind = type(value)
+        if kind is str:
+            text = cast(str, value)
+            total += len(text) * (_QUOTED if text.isascii() and text.isprintable() else _ESCAPED_PAIR)
+        elif kind is tuple:
+            total += len(_dump(_plain(value)))
+    return total
 
 
 def _stamp(time_ms: int, event_id: bytes) -> str:

@@ -128,36 +128,34 @@ class RowFormat:
     def _heads(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
         literals = self._literals_of(state.value[slots])
         owners = slots.tolist()
+        head = self._head(state, slots)
+        head["literal_bytes"] = list(map(len, literals))
         profiles = changes = folds = events = [b""] * len(slots)
         if state.profiles:
             held = map(state.profiles.get, owners)
             profiles = [b"" if profile is None else profile.encoded() for profile in held]
+            # From here on the table knows them to the byte.
+            head["profile_bytes"] = state.profile_bytes_max[slots] = list(map(len, profiles))
         if state.books:
             books = map(state.books.get, owners)
             changes = [b"" if book is None else book.encoded() for book in books]
+            head["changes_bytes"] = list(map(len, changes))
         if state.series_facts is not None and state.series_facts.folds:
             folds = [state.series_facts.folds.encoded(slot) for slot in owners]
+            head["folds_bytes"] = list(map(len, folds))
         if state.pending_event_id:
             events = [state.pending_event_id.get(slot, b"") for slot in owners]
-        head = self._head(state, slots)
-        for name, texts in (
-            ("literal", literals),
-            ("profile", profiles),
-            ("changes", changes),
-            ("folds", folds),
-            ("event_id", events),
-        ):
-            head[f"{name}_bytes"] = list(map(len, texts))
+            head["event_id_bytes"] = list(map(len, events))
         stamps = np.stack((state.since_ms[slots], state.value_seq[slots]), axis=2)
         fixed = np.hstack((_bytes_of(head), _bytes_of(stamps)))
-        whole, width = fixed.tobytes(), fixed.shape[1]
+        fixed_parts = fixed.view((np.void, fixed.shape[1])).ravel().tolist()
         facts, sizes = state.pages.open_pages(slots)
         ends = np.cumsum(sizes)
         # All texts of one row side by side: the rest is done without a step of Python per row.
         values = map(
             b"".join,
             zip(
-                [whole[start : start + width] for start in range(0, len(whole), width)],
+                fixed_parts,
                 literals,
                 events,
                 profiles,
@@ -187,8 +185,7 @@ class RowFormat:
         width = codes.itemsize * codes.shape[1]
         if not width:
             return [b""] * len(codes)
-        whole = codes.tobytes()
-        keys = [whole[start : start + width] for start in range(0, len(whole), width)]
+        keys = np.ascontiguousarray(codes).view((np.void, width)).ravel().tolist()
         for key in set(keys) - known.keys():
             row = np.frombuffer(key, codes.dtype).tolist()
             values = zip(self._values, row, strict=True)

@@ -105,7 +105,7 @@ class _Restoration:
             if c > b:
                 table.pending_event_id[slots[row]] = value[b:c]
             if d > c:
-                table.profiles[slots[row]] = Profile.decode(value[c:d])
+                table.put_profile(slots[row], Profile.decode(value[c:d]))
             if e > d:
                 table.books[slots[row]] = ChangeBook.decode(value[d:e])
             if f > e and table.series_facts is not None:

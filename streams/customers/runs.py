@@ -6,35 +6,10 @@ import numpy as np
 
 from streams.customers.arena import Arena, group_sizes, group_starts, spans
 from streams.customers.facts import Int64s, UInt64s
-
-_SUBSET_STEP = 8
-"""Bisect steps longer than this look only at the runs long enough to need them."""
+from streams.customers.search import first_above
 
 _LISTED_MAX = 64
 """Entries of a run that are searched as a list; beyond, an array is faster."""
-
-
-def _first_after(times: Int64s, start: Int64s, length: Int64s, after: Int64s) -> Int64s:
-    """Return the position of the first time > after in each span of ascending `times`, else its end."""
-    end = start + length
-    # `at` is the last position known to be too early; it only ever steps forward.
-    at = start - 1
-    step = 1 << int(length.max()).bit_length() >> 1
-    while step > _SUBSET_STEP:
-        rows = np.flatnonzero(length >= step)
-        probe = at[rows] + step
-        fits = probe < end[rows]
-        fits &= times.take(probe, mode="clip") <= after[rows]
-        at[rows] += step * fits
-        step >>= 1
-    while step:
-        probe = at + step
-        fits = probe < end
-        fits &= times.take(probe, mode="clip") <= after
-        at += step * fits
-        step >>= 1
-    at += 1
-    return at
 
 
 class Entries(Arena):
@@ -80,7 +55,8 @@ class Entries(Arena):
         """Rewrite each late block from the first position a new entry comes before."""
         times, sums, ids = self.columns
         cuts = ends.copy()
-        cuts[late] = _first_after(times, starts[late], (ends - starts)[late], new[0][firsts[late]])
+        begin, end = starts[late], ends[late]
+        cuts[late] = first_above(times, begin, end, new[0][firsts[late]], int((end - begin).max()))
         tails = ends - cuts
         old = spans(cuts, tails)
         before = np.where(old > starts.repeat(tails), sums.take(old - 1, mode="clip"), 0)
@@ -169,6 +145,15 @@ class Runs:
         """Make place for slots 0 to capacity - 1, in every series of the arena."""
         self._entries.hold_slots(capacity * self._of)
 
+    def bounds(self, slots: Int64s) -> tuple[Int64s, Int64s]:
+        """Return what `start` and `end` do, with one look at each slot."""
+        blocks = slots * self._of
+        blocks += self._series
+        start = self._entries.starts.take(blocks)
+        end = self._entries.lengths.take(blocks)
+        end += start
+        return start, end
+
     def start(self, slots: Int64s) -> Int64s:
         """Return the absolute position of each run's first entry."""
         return self.starts[slots]
@@ -180,15 +165,16 @@ class Runs:
     def first_after(self, slots: Int64s, after_ms: Int64s) -> Int64s:
         """Return the absolute position of each run's first entry with time > after_ms, else its end.
 
-        `after_ms` is int64[n], one per slot, or anything that broadcasts to that.
+        `after_ms` is int64[n], one per slot, or int64[k, n] for k questions about each, and the answer
+        has its shape; or a scalar.
         """
-        start = self.starts[slots]
+        start, end = self.bounds(slots)
         if not len(start):
             return start
         after = np.asarray(after_ms, np.int64)
-        if after.shape != start.shape:
+        if after.shape[-1:] != start.shape:
             after = np.broadcast_to(after, start.shape)
-        return _first_after(self.times, start, self.lengths[slots], after)
+        return first_above(self.times, start, end, after, int((end - start).max()))
 
     def sum_between(self, slots: Int64s, low: Int64s, end: Int64s) -> Int64s:
         """Return the sum of the values at positions [low, end) of each run, 0 where that is empty."""

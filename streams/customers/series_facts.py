@@ -51,6 +51,11 @@ class SeriesFacts:
         return bool(self.layout.orders)
 
     @property
+    def declared(self) -> int:
+        """How many series are declared."""
+        return len(self._histories)
+
+    @property
     def rows(self) -> int:
         """Entries kept."""
         return self._runs.rows

@@ -11,7 +11,7 @@ from streams.customers.arena import enlarged
 from streams.customers.change_book import ChangeBook
 from streams.customers.columns import ORDERS, OTHERS, REFUNDS, SERIES
 from streams.customers.entities import NOTHING, Standing, Subscription, Ticket
-from streams.customers.facts import NEVER_MS, Int64s, TraitValue, UInt8s
+from streams.customers.facts import NEVER_MS, Bools, Int64s, TraitValue, UInt8s
 from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
 from streams.customers.profiles import Profile
@@ -41,9 +41,12 @@ class EventIds(dict[int, bytes]):
     def __init__(self) -> None:
         super().__init__()
         self.written_bytes = 0
+        self.longest = 0
+        """No less than the longest held."""
 
     def __setitem__(self, slot: int, event_id: bytes) -> None:
         self.written_bytes += len(event_id)
+        self.longest = max(self.longest if self else 0, len(event_id))
         super().__setitem__(slot, event_id)
 
 
@@ -61,6 +64,9 @@ class CustomerState:
     """[capacity, dimensions]: index into the dimension's literals, -1 is null."""
     since_ms: Int64s
     value_seq: Int64s
+    profile_bytes_max: npt.NDArray[np.int32]
+    """No less than the bytes of the customer's encoded profile."""
+    has_account: Bools
     pending_cause: UInt8s
     pending_at_ms: Int64s
     signed_up_ms: Int64s
@@ -109,6 +115,8 @@ class CustomerState:
         self.value = np.zeros((0, dimensions), np.int16)
         self.since_ms = np.zeros((0, dimensions), np.int64)
         self.value_seq = np.zeros((0, dimensions), np.int64)
+        self.profile_bytes_max = np.zeros(0, np.int32)
+        self.has_account = np.zeros(0, np.bool_)
         self.pending_cause = np.zeros(0, np.uint8)
         self._dirty = np.zeros(0, np.bool_)
 
@@ -167,6 +175,12 @@ class CustomerState:
         if self.ledger.entries:
             refunds += [self.ledger.without_effect(slot) for slot in slots.tolist()]
         return orders, paid, refunds
+
+    def put_profile(self, slot: int, profile: Profile) -> None:
+        """Let a profile, new or changed, be the customer's."""
+        self.profiles[slot] = profile
+        self.profile_bytes_max[slot] = len(profile)
+        self.has_account[slot] = profile.account is not None
 
     def account_id(self, slot: int) -> str | None:
         """Return the account the customer last acted for."""

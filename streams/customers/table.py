@@ -9,6 +9,7 @@ import numpy as np
 
 from streams.customers.arena import group_sizes, group_starts
 from streams.customers.columns import (
+    FACT,
     LEDGER,
     ORDERS,
     OTHERS,
@@ -89,7 +90,7 @@ class CustomerTable(FurtherFacts):
             rows, slots, fold_line_ms = rows[live], slots[live], fold_line_ms[live]
         if not len(rows):
             return results
-        records = columns.records[rows]
+        records = columns.packed.take(rows).view(FACT)
         recorded = self._put_facts(columns, rows, slots, records, fold_line_ms)
         if np.count_nonzero(recorded) < len(rows):
             places = np.arange(count) if live is None else live
@@ -124,7 +125,7 @@ class CustomerTable(FurtherFacts):
         if self.series_facts is not None:
             self.ledger.settled = []
         if len(core):
-            records = columns.records[rows[core]]
+            records = columns.packed.take(rows[core]).view(FACT)
             recorded = self._put_facts(columns, rows[core], slots[core], records, fold_line_ms[core])
             parts.append((records[recorded], core[recorded]))
             outcome[parts[0][1]] = Result.APPLIED
@@ -165,24 +166,36 @@ class CustomerTable(FurtherFacts):
         wordy = columns.wordy[rows]
         wordy &= results == Result.APPLIED
         places = wordy.nonzero()[0]
-        for place, row, slot in zip(
-            places.tolist(), rows[places].tolist(), slots[places].tolist(), strict=True
-        ):
-            profile = self.profiles.get(slot)
-            before = 0 if profile is None else len(profile)
+        if not len(places):
+            return changed
+        worded, owners = rows[places], slots[places]
+        per_fact = zip(
+            places.tolist(),
+            worded.tolist(),
+            owners.tolist(),
+            columns.time[worded].tolist(),
+            facts.event_id.take(worded),
+            self._dirty[owners].tolist(),
+            strict=True,
+        )
+        profiles, traits_of, accounts = self.profiles, facts.traits, facts.account_id
+        for place, row, slot, time, event_id, dirty in per_fact:
+            profile = profiles.get(slot)
             if profile is None:
-                profile = self.profiles[slot] = Profile()
-            traits = facts.traits.get(row, _NO_TRAITS)
-            merged = profile.merge(
-                int(columns.time[row]), facts.event_id[row], traits, facts.account_id.get(row)
-            )
+                profile = profiles[slot] = Profile()
+            before = profile.bytes_max
+            merged = profile.merge(time, event_id, traits_of.get(row, _NO_TRAITS), accounts.get(row))
             if merged is None:
                 results[place] = Result.REFUSED
             elif merged:
                 changed.add(place)
-            if self._dirty[slot]:
-                # The row is in the bound already, with the profile as it was.
-                self._dirty_bytes_max += max(0, len(profile) - before)
+                if dirty:
+                    # The row is in the bound already, with the profile as it was.
+                    self._dirty_bytes_max += max(0, profile.bytes_max - before)
+        merged_into = [profiles[slot] for slot in owners.tolist()]
+        self.profile_bytes_max[owners] = [profile.bytes_max for profile in merged_into]
+        if accounts:
+            self.has_account[owners] = [profile.account is not None for profile in merged_into]
         return changed
 
     def _put_facts(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -15,6 +16,7 @@ from aiokafka.errors import KafkaError as ClientError
 
 from errors import KafkaUnavailable, LogTruncated, PartitionFenced, TransactionFailed
 from streams.kafka import internals, reading
+from streams.kafka.internals import Headers
 from streams.kafka.seam import DeadLetter, Row, Transaction
 
 BATCH_BYTES_MAX = 1_900_000
@@ -30,8 +32,7 @@ RETRY_BACKOFF_MS = 5
 
 DEAD_VALUE_BYTES_MAX = 256 << 10
 
-Headers = list[tuple[str, bytes]]
-Entry = tuple[bytes | None, bytes | None, Headers]
+_NO_HEADERS: Headers = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,13 @@ class KafkaPartitionLog:
         connections = internals.connections(producer)
         await producer.begin_transaction()
         sent: list[tuple[asyncio.Future[Any], int]] = []
-        sent += await self._send(producer, "customers", _plain(transaction.rows))
+        sent += await self._send(producer, "customers", transaction.rows)
         rows, records = sent[-1]
-        sent += await self._send(producer, "segment-changes", _plain(transaction.changes))
-        sent += await self._send(producer, "memberships", _plain(transaction.memberships))
-        sent += await self._send(producer, "dead-letters", map(self._dead, transaction.dead_letters))
+        sent += await self._send(producer, "segment-changes", transaction.changes)
+        sent += await self._send(producer, "memberships", transaction.memberships)
+        letters = transaction.dead_letters
+        cut = [(letter.key, letter.value and letter.value[:DEAD_VALUE_BYTES_MAX]) for letter in letters]
+        sent += await self._send(producer, "dead-letters", cut, [self._reasons(each) for each in letters])
         source = TopicPartition(self._names.topic("events"), self._names.partition)
         offsets = {source: transaction.source_offset}
         await producer.send_offsets_to_transaction(offsets, self._names.group)
@@ -173,21 +176,25 @@ class KafkaPartitionLog:
         return connections, int(rows.result().offset) + records + 1
 
     async def _send(
-        self, producer: AIOKafkaProducer, name: str, entries: Iterable[Entry]
+        self,
+        producer: AIOKafkaProducer,
+        name: str,
+        rows: Sequence[tuple[bytes | None, bytes | None]],
+        headers: Sequence[Headers] | None = None,
     ) -> list[tuple[asyncio.Future[Any], int]]:
-        """Send as few batches as hold `entries`; returns each one's future and its record count."""
+        """Send as few batches as hold `rows`; returns each one's future and its record count."""
         sent: list[tuple[asyncio.Future[Any], int]] = []
-        batch = producer.create_batch()
-        for key, value, headers in entries:
-            if batch.append(key=key, value=value, timestamp=None, headers=headers) is not None:
-                continue
-            sent.append(await self._submit(producer, name, batch))
+        now_ms = time.time_ns() // 1_000_000
+        first = 0
+        while first < len(rows):
             batch = producer.create_batch()
-            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                size = len(key or b"") + len(value or b"")
+            theirs = repeat(_NO_HEADERS) if headers is None else headers[first:]
+            appended = internals.append_all(batch, rows[first:], theirs, now_ms)
+            if not appended:
+                size = sum(len(each or b"") for each in rows[first])
                 raise TransactionFailed(f"a record of {size} bytes for {name} is larger than a batch")
-        if batch.record_count():
             sent.append(await self._submit(producer, name, batch))
+            first += appended
         return sent
 
     async def _submit(
@@ -198,7 +205,8 @@ class KafkaPartitionLog:
         future.add_done_callback(internals.seen)
         return future, batch.record_count()
 
-    def _dead(self, letter: DeadLetter) -> Entry:
+    def _reasons(self, letter: DeadLetter) -> Headers:
+        """Return the headers of a dead letter: where it was, and why it is one."""
         value = letter.value
         headers = [
             ("topic", self._names.topic("events").encode()),
@@ -210,12 +218,7 @@ class KafkaPartitionLog:
         ]
         if value is not None and len(value) > DEAD_VALUE_BYTES_MAX:
             headers.append(("truncated-from", b"%d" % len(value)))
-            value = value[:DEAD_VALUE_BYTES_MAX]
-        return letter.key, value, headers
-
-
-def _plain(rows: Iterable[Row]) -> Iterable[Entry]:
-    return ((key, value, []) for key, value in rows)
+        return headers
 
 
 def _mapped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,29 @@ class Outcome:
             self.net_minor[rows],
         )
 
+    def part(self, start: int, end: int) -> Outcome:
+        """Return the entries from `start` up to `end`, as a view."""
+        return Outcome(
+            self.value[start:end],
+            self.scores[start:end],
+            self.due_ms[start:end],
+            self.last_purchase_ms[start:end],
+            self.orders[start:end],
+            self.net_minor[start:end],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Outcome]) -> Outcome:
+        """Put several outcomes end to end."""
+        return cls(
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.due_ms for part in parts]),
+            np.concatenate([part.last_purchase_ms for part in parts]),
+            np.concatenate([part.orders for part in parts]),
+            np.concatenate([part.net_minor for part in parts]),
+        )
+
 
 class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""
@@ -72,14 +96,14 @@ class Evaluator:
             empty = np.empty(0, np.int64)
             return Outcome(value, triple, empty, empty, empty, empty)
         view, rfm = View(table, slots, now_ms, self._plan), self._rfm
-        due = np.full(n, FAR_MS)
+        due = view.due(self._choices[0]).copy()
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
-            due = np.minimum(due, view.due(choice))
+            np.minimum(due, view.due(choice), out=due)
         for place, score in enumerate((rfm.recency, rfm.frequency, rfm.monetary)):
             triple[:, place] = view.value(score)
         triple *= view.value(rfm.paid)[:, None]
-        if not (due > now_ms).all():
+        if np.count_nonzero(due > now_ms) < n:
             late = int(np.argmin(due > now_ms))
             raise AssertionError(f"slot {slots[late]}: deadline {due[late]} is not after {now_ms[late]}")
         last = view.paid_ms("last")

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from streams.customers.facts import Bools, Int64s
-from streams.segments.search import first_above
+from streams.customers.search import first_above
 
 FAR_MS = 1 << 60
 """Inside an evaluation an instant this late, or later, never comes. It is far below NEVER_MS so
@@ -82,9 +82,10 @@ class Span:
         self.longest = int(lengths.max())
         self.filled: Bools = lengths > 0
         # The sum of a whole run. An empty run reads a neighbour, which the mask sets to 0.
-        self.whole: Int64s = np.zeros_like(lengths)
+        self.whole: Int64s = lengths
         if self.longest:
-            self.whole = self.sums.take(self.end - 1, mode="clip") * self.filled
+            self.whole = self.sums.take(self.end - 1, mode="clip")
+            self.whole *= self.filled
 
     def time_at(self, index: Int64s, length_ms: int) -> Int64s:
         """Return when the entry at `index` leaves a window of that length; FAR_MS at the run's end."""
@@ -167,9 +168,10 @@ class View:
         found = self._befores.get(window)
         if found is None:
             span, first = self.span(window.series), self.first_in(window)
-            found = np.zeros_like(first)
+            found = span.whole
             if span.longest:
-                found = span.sums.take(first - 1, mode="clip") * (first > span.start)
+                found = span.sums.take(first - 1, mode="clip")
+                found *= first > span.start
             self._befores[window] = found
         return found
 

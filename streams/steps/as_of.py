@@ -7,6 +7,7 @@ import numpy as np
 from streams.customers.entities import Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Int64s, TraitValue
 from streams.customers.runs import Runs
+from streams.customers.search import first_above
 from streams.customers.series import Folded
 from streams.customers.series_runs import SeriesRun
 from streams.customers.table import CustomerTable
@@ -19,7 +20,14 @@ class _RunsAsOf:
 
     def __init__(self, runs: Runs, slots: Int64s, as_of_ms: Int64s) -> None:
         self.times, self.sums = runs.times, runs.sums
-        self.first, self.last = runs.start(slots), runs.first_after(slots, as_of_ms)
+        self.first, self.last = runs.bounds(slots)
+        # Few have an entry that is not in sight yet. An empty run reads a neighbour: it has none to cut.
+        ahead = self.times.take(self.last - 1, mode="clip") > as_of_ms
+        ahead &= self.last > self.first
+        if np.count_nonzero(ahead):
+            cut = ahead.nonzero()[0]
+            first, last = self.first[cut], self.last[cut]
+            self.last[cut] = first_above(self.times, first, last, as_of_ms[cut], int((last - first).max()))
 
     def start(self, slots: Int64s) -> Int64s:
         """Return each row's first position."""

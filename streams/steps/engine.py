@@ -120,8 +120,7 @@ class PartitionEngine:
         # A key is written as JSON, in which one byte becomes six at most.
         names_bytes = sum(6 * len(name.encode()) + 32 for name in self._kept_names())
         self._row_bytes_max = PARTITION_ROW_BYTES_MAX + names_bytes
-        dimensions = len(self._evaluator.dimensions)
-        self._room = Room(self.table, self.definition, app=self._app, dimensions=dimensions)
+        self._room = Room(self.table, self.definition, self._evaluator, app=self._app)
 
     def finish_restore(self, *, partitions: int) -> int | None:
         """Build the state; return the partition row's source offset, None when there is no row.
@@ -205,10 +204,11 @@ class PartitionEngine:
         """Apply one bounded piece; False when pending work must be taken before there is room."""
         if work.done:
             return True
-        piece = self._next_piece(work)
+        due_slots = self._due(work)
+        piece = self._next_piece(work, due_slots)
         if piece is None:
             return False
-        self._apply(work, piece)
+        self._apply(work, piece, due_slots)
         done = work.records_done()
         while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
             self._dead_letters.append(work.dead_letters[work.dead])
@@ -228,21 +228,22 @@ class PartitionEngine:
             self._applied = records[done - 1].offset + 1
         return True
 
-    def _next_piece(self, work: Work) -> Piece | None:
+    def _due(self, work: Work) -> Int64s:
+        """Whose deadline comes by the last tick of the work; looked up once for each piece."""
+        times = work.ticks.time_ms
+        return self.table.customers_due(int(times[-1])) if work.tick < len(times) else times[:0]
+
+    def _next_piece(self, work: Work, due_slots: Int64s) -> Piece | None:
         """The next part of the work that fits into the pending transaction; None when it must wait."""
         fresh = not self.has_pending()
-        piece = next_piece(
-            work.ticks,
-            self.table.due_ms[: len(self.table.slots)],
-            row=work.row,
-            rows=len(work.facts),
-            tick=work.tick,
-            room=self.bounds.rows_max - self.table.dirty_count,
-            fresh=fresh,
-        )
+        due_ms = self.table.due_ms.take(due_slots)
+        room = self.bounds.rows_max - self.table.dirty_count
+        piece = next_piece(work, due_slots, due_ms, room=room, fresh=fresh)
         bytes_left = self.bounds.bytes_max - self._pending_bytes()
-        room = self._room
-        while piece is not None and room.piece_bytes(work, piece, self.clock_ms, bytes_left) > bytes_left:
+        while (
+            piece is not None
+            and self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left) > bytes_left
+        ):
             # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
             less = smaller(work, piece) if fresh else None
             if less is None:
@@ -254,8 +255,8 @@ class PartitionEngine:
         rows = self.table.dirty_bytes_max + self._row_bytes_max
         return rows + self._writer.pending_bytes + self._dead_bytes
 
-    def _apply(self, work: Work, piece: Piece) -> None:
-        """Run one piece of a chunk: its facts, its ticks, and whoever is due at them."""
+    def _apply(self, work: Work, piece: Piece, due_slots: Int64s) -> None:
+        """Run one piece of a chunk: its facts, its ticks, and who of `due_slots` is due at them."""
         rows = np.arange(work.row, piece.row_end)
         known = work.slots[rows] >= 0
         # Of the strangers, those that are no dead letters are too old: they change nothing, so
@@ -266,18 +267,19 @@ class PartitionEngine:
             counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
-        due_slots = self._due(int(tick_ms[-1])) if len(tick_ms) else np.empty(0, np.int64)
         whole = True
         if piece.cut_sweep:
             tick_ms = work.ticks.time_ms[work.tick : work.tick + 1]
-            due_slots, whole = self._first_by_id(self._due(int(tick_ms[0])), work)
+        if not len(tick_ms):
+            due_slots = due_slots[:0]
+        elif piece.tick_end < len(work.ticks):
+            due_slots = due_slots[self.table.due_ms[due_slots] <= tick_ms[-1]]
+        if piece.cut_sweep:
+            due_slots, whole = self._first_by_id(due_slots, work)
             piece = Piece(piece.row_end, piece.tick_end + whole)
         tick_of_row = work.tick_of_row[rows] - work.tick
         self._run(work, rows, due_slots, tick_ms, tick_of_row, moves_clock=whole)
         work.row, work.tick = piece.row_end, piece.tick_end
-
-    def _due(self, at_ms: int) -> Int64s:
-        return self.table.customers_due(at_ms)
 
     def _first_by_id(self, due_slots: Int64s, work: Work) -> tuple[Int64s, bool]:
         """The first customers by id that fit, and whether these are all: an order no restart can change."""
@@ -338,7 +340,7 @@ class PartitionEngine:
         """
         if now_ms < self.clock_ms:
             return True
-        due_slots = self._due(now_ms)
+        due_slots = self.table.customers_due(now_ms)
         if not len(due_slots):
             self.clock_ms = now_ms
             return True
@@ -346,10 +348,10 @@ class PartitionEngine:
         first_due_ms = int(self.table.due_ms[due_slots].min())
         from_ms = max(self.clock_ms, first_due_ms - 1) or now_ms
         work = Work.of_ticks(sweep_ticks(from_ms, now_ms))
-        piece = self._next_piece(work)
+        piece = self._next_piece(work, due_slots)
         if piece is None:
             return False
-        self._apply(work, piece)
+        self._apply(work, piece, due_slots)
         return work.tick == len(work.ticks)
 
     # -- the transaction -------------------------------------------------------------------

@@ -125,9 +125,10 @@ def _watched(table: CustomerTable, slots: Int64s, tick_ms: Int64s) -> Bools:
     """Return bool[n]: the customer already has a fact later than the tick that sees it first."""
     held = np.zeros(len(slots), np.bool_)
     if len(tick_ms):
-        first_tick_ms = np.full(len(slots), tick_ms[0])
         for runs in (table.orders, table.refunds):
-            held |= runs.first_after(slots, first_tick_ms) < runs.end(slots)
+            start, end = runs.bounds(slots)
+            # The entry before an empty run is another's.
+            held |= (runs.times.take(end - 1, mode="clip") > tick_ms[0]) & (end > start)
         if table.series_facts is not None:
             held |= table.series_facts.later_than(slots, int(tick_ms[0]))
     return held

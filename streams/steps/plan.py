@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streams.customers.facts import Int64s
-from streams.steps.ticks import Ticks
+from streams.steps.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,7 @@ class Piece:
     cut_sweep: bool = False
 
 
-def next_piece(
-    ticks: Ticks, due_ms: Int64s, *, row: int, rows: int, tick: int, room: int, fresh: bool
-) -> Piece | None:
+def next_piece(work: Work, due_slots: Int64s, due_ms: Int64s, *, room: int, fresh: bool) -> Piece | None:
     """Choose the largest piece whose customers are at most `room`; None when it must wait.
 
     Behind pending work only what finishes the chunk is added: a transaction takes many turns of
@@ -34,27 +32,55 @@ def next_piece(
 
     The bound is exact from above: up to tick j, only customers with a fact before it, or
     with a deadline at or before it, are written; deadlines that arise on the way belong to
-    those same customers. `row`, `tick`: how far the chunk is done; `rows`: facts in all;
-    `due_ms`: int64[customers], every deadline of the partition; `fresh`: nothing is pending,
-    so waiting for more room would be waiting for ever.
+    those same customers. `due_slots`: whose deadline comes by the last tick of the work, and
+    `due_ms` when, one each; `fresh`: nothing is pending, so waiting for more room would be
+    waiting for ever.
     """
-    left = ticks.time_ms[tick:]
-    customers = left
-    if len(left):
-        dues = np.sort(due_ms[due_ms <= left[-1]])
-        customers = ticks.row[tick:] - row + np.searchsorted(dues, left, "right")
-    fitting = int(np.searchsorted(customers, room, "right"))
-    if fitting == len(left):
-        # Facts after the last tick only make their customers pending.
-        spent = int(customers[-1]) if len(left) else 0
-        done_row = int(ticks.row[-1]) if len(left) else row
-        row_end = min(rows, done_row + room - spent)
-        return Piece(row_end, tick + fitting) if fresh or row_end == rows else None
+    row, rows, tick, ticks = work.row, len(work.facts), work.tick, work.ticks
+    everything = Piece(rows, len(ticks))
+    if rows - row + len(due_slots) <= room:
+        return everything
+    left = len(ticks) - tick
+    customers, seen = _customers_by_tick(work, due_slots, due_ms)
+    if customers[-1] <= room:
+        return everything
     if not fresh:
         return None
+    fitting = int(np.searchsorted(customers[:left], room, "right"))
+    if fitting == left:
+        # Facts after the last tick only make their customers pending.
+        done_row, spent = (int(ticks.row[-1]), int(customers[left - 1])) if left else (row, 0)
+        return Piece(done_row + _rows_of_few(work.slots[done_row:], seen, room - spent), len(ticks))
     if fitting:
         return Piece(int(ticks.row[tick + fitting - 1]), tick + fitting)
     before = int(ticks.row[tick])
     if before > row:
-        return Piece(min(before, row + room), tick)
+        return Piece(row + _rows_of_few(work.slots[row:before], seen[:0], room), tick)
     return Piece(row, tick, cut_sweep=True)
+
+
+def _customers_by_tick(work: Work, due_slots: Int64s, due_ms: Int64s) -> tuple[Int64s, Int64s]:
+    """Return how many customers each tick left concerns, those before it included, and who they are.
+
+    The former has one entry more, for the facts after the last tick; the latter is without them.
+    """
+    left = len(work.ticks) - work.tick
+    slots = work.slots[work.row :]
+    known = slots >= 0
+    ticks = (work.tick_of_row[work.row :] - work.tick)[known]
+    due_ticks = np.searchsorted(work.ticks.time_ms[work.tick :], due_ms)
+    # Customer and tick as one number: sorted, the first of each customer is the first that concerns it.
+    pairs = np.concatenate((slots[known], due_slots)) * (left + 1) + np.concatenate((ticks, due_ticks))
+    pairs.sort()
+    first = np.ones(len(pairs), np.bool_)
+    first[1:] = pairs[1:] // (left + 1) != pairs[:-1] // (left + 1)
+    who, when = np.divmod(pairs[first], left + 1)
+    return np.bincount(when, minlength=left + 1).cumsum(), who[when < left]
+
+
+def _rows_of_few(slots: Int64s, seen: Int64s, room: int) -> int:
+    """Return how many of the first facts belong to `seen` and at most `room` others."""
+    new = np.zeros(len(slots), np.bool_)
+    new[np.unique(slots, return_index=True)[1]] = True
+    new &= (slots >= 0) & ~np.isin(slots, seen)
+    return int(np.searchsorted(new.cumsum(), room, "right"))

@@ -17,18 +17,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.customers.arena import group_starts
 from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind, UInt8s
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
 from streams.steps.as_of import TableAsOf
+from streams.steps.dating import Changed, follow, joined, moves_of
 from streams.steps.effective import effective_at
 from streams.steps.moves import LATE, Cause, Moves, concatenate
 from streams.steps.phases import phases_of
 
 RESULTS = max(Result) + 1
+_OUTCOMES = (max(Kind) + 1) * RESULTS
 
 LATE_AFTER_MS = 3_600_000
 """An event that happened longer than this before the clock that received it is a late event."""
+
+_ROW_BITS = 48
+"""A row of a chunk is below 1 << this."""
 
 _NO_INSTANT = -(1 << 63)
 _NO_MONEY = 1 << 62
@@ -89,8 +95,7 @@ class Rounds:
         self._tick_ms = tick_ms
         # The clock a customer had before tick i is the time of tick i - 1.
         self._clock_before_ms = np.append(clock_ms, tick_ms)
-        self.results: Counter[int] = Counter()
-        """How many facts by RESULTS * kind + Result."""
+        self._outcomes = np.zeros(_OUTCOMES, np.int64)
         self.nanoseconds: Counter[str] = Counter()
         self.refused: list[int] = []
         """Rows that go beyond what is kept of a customer: the engine makes them dead letters."""
@@ -108,6 +113,11 @@ class Rounds:
         self._copy_columns()
         self.nanoseconds["plan"] += time.thread_time_ns() - began
 
+    @property
+    def results(self) -> dict[int, int]:
+        """How many facts by RESULTS * kind + Result."""
+        return dict(enumerate(self._outcomes.tolist()))
+
     def _copy_columns(self) -> None:
         """Take the customers' columns out of the table for the time of this piece of work.
 
@@ -122,59 +132,80 @@ class Rounds:
         # Facts behind the last tick only make their customers pending, once all else is done.
         self._waiting: list[tuple[Int64s, _News]] = []
         self._watched = self._phases.watched
+        self._any_watched = bool(self._watched.any())
         self._cause = table.pending_cause[slot]
         self._latest_ms = table.pending_at_ms[slot]
         self._latest_ms[self._latest_ms == NEVER_MS] = _NO_INSTANT
-        self._cause_id: list[bytes] = [b""] * len(slot)
-        for i in np.flatnonzero(self._cause).tolist():
-            self._cause_id[i] = table.pending_event_id.get(int(slot[i]), b"")
+        # The fact that stands for the cause; -1: what made the customer pending came earlier.
+        self._cause_row = np.full(len(slot), -1)
+        self._pending = np.flatnonzero(self._cause)
+        self._earlier_id = {i: table.pending_event_id.get(int(slot[i]), b"") for i in self._pending.tolist()}
+        self._undated: list[Changed] = []
 
     def run(self) -> Moves | None:
         """Do everything; return the changes ordered by tick, customer id and dimension, if any."""
-        live = np.arange(len(self._slot))
-        while len(live):
-            phase = self._next_phase[live]
-            left = phase < self._last_phase[live]
-            self._sweep(live, np.where(left, self._phase_tick[phase], len(self._tick_ms)))
-            live = live[left]
-            if len(live):
-                self._enter(live)
-                self._next_phase[live] += 1
+        everybody = live = np.arange(len(self._slot))
+        while True:
+            left = self._next_phase[live] < self._last_phase[live]
+            idle, live = live[~left], live[left]
+            if not len(live):
+                break
+            self._sweep(live, self._phase_tick[self._next_phase[live]])
+            # Dating looks at the table as it was when the changes were made.
+            self._date()
+            self._enter(live, idle)
+            self._next_phase[live] += 1
+        self._sweep(everybody, np.full(len(everybody), len(self._tick_ms)))
+        self._date()
         self._put_columns_back()
         return self._ordered()
 
     def _sweep(self, who: Int64s, boundary: Int64s) -> None:
         """Evaluate customers at every tick before `boundary` (one each) at which a deadline has come."""
         while len(who):
-            at = np.searchsorted(self._tick_ms, self._due_ms[who])
-            ready = at < boundary
+            at = self._tick_ms.searchsorted(self._due_ms[who])
+            ready = (at < boundary).nonzero()[0]
+            if not len(ready):
+                break
             who, at, boundary = who[ready], at[ready], boundary[ready]
-            if len(who):
-                self._settle(who, at, self._evaluate(who, at, self._tick_ms[at]))
+            self._settle(who, at, self._evaluate(who, at, self._tick_ms[at]))
 
     def _evaluate(self, who: Int64s, at: Int64s, now_ms: Int64s) -> Outcome:
         """Evaluate customers at `now_ms`, with the facts in sight at tick `at`."""
         began = time.thread_time_ns()
         slots = self._slot[who]
-        in_sight_ms = np.where(self._watched[who], NEVER_MS, self._tick_ms[at])
+        in_sight_ms = self._tick_ms[at]
+        if self._any_watched:
+            in_sight_ms[self._watched[who]] = NEVER_MS
         table = TableAsOf(self._table, slots, in_sight_ms)
         outcome = self._evaluator.evaluate(table, slots, now_ms)
         self.nanoseconds["evaluate"] += time.thread_time_ns() - began
         return outcome
 
-    def _enter(self, who: Int64s) -> None:
-        """Apply the next phase of each customer; evaluate it at each tick that sees new facts."""
+    def _enter(self, who: Int64s, idle: Int64s) -> None:
+        """Apply the next phase of each customer; evaluate it at each tick that sees new facts.
+
+        In the same evaluation those of `idle`, who have no phase left, meet their next deadline.
+        """
         phases, ticks = self._phases, len(self._tick_ms)
         phase = self._next_phase[who]
         group, owner = _spread(phases.phase_start[phase], phases.phase_start[phase + 1], who)
         news = self._apply(group)
         tick = phases.group_tick[group]
-        seen = np.flatnonzero(news.made & (tick < ticks))
-        if len(seen):
-            outcome = self._evaluate(owner[seen], tick[seen], self._tick_ms[tick[seen]])
-            self._settle_in_turn(owner[seen], tick[seen], outcome, news.take(seen))
-        unseen = np.flatnonzero(news.made & (tick == ticks))
-        self._waiting.append((owner[unseen], news.take(unseen)))
+        seen = (news.made & (tick < ticks)).nonzero()[0]
+        due_at = self._tick_ms.searchsorted(self._due_ms[idle])
+        ready = (due_at < ticks).nonzero()[0]
+        if len(seen) + len(ready):
+            owners, at = np.append(owner[seen], idle[ready]), np.append(tick[seen], due_at[ready])
+            outcome = self._evaluate(owners, at, self._tick_ms[at])
+            if len(ready):
+                self._settle(owners[len(seen) :], at[len(seen) :], outcome.part(len(seen), len(owners)))
+            if len(seen):
+                part = outcome.part(0, len(seen))
+                self._settle_in_turn(owners[: len(seen)], at[: len(seen)], part, news.take(seen))
+        unseen = (news.made & (tick == ticks)).nonzero()[0]
+        if len(unseen):
+            self._waiting.append((owner[unseen], news.take(unseen)))
 
     def _apply(self, group: Int64s) -> _News:
         """Apply the facts of these groups; return what they mean for their customers, one entry a group."""
@@ -183,12 +214,11 @@ class Rounds:
         at, place = _spread(starts[group], starts[group + 1], np.arange(len(group)))
         row = self._phases.row[at]
         result = self._table.apply(self._facts, row, self._phases.row_slot[at], self._phases.row_fold_ms[at])
-        outcomes = np.bincount(self._facts.kind[row].astype(np.int64) * RESULTS + result)
-        self.results.update(dict(enumerate(outcomes.tolist())))
-        if (result == Result.REFUSED).any():
-            self.refused += row[result == Result.REFUSED].tolist()
+        self._outcomes += np.bincount(self._facts.kind[row] * np.int64(RESULTS) + result, minlength=_OUTCOMES)
         applied = result == Result.APPLIED
-        row, place = row[applied], place[applied]
+        if np.count_nonzero(applied) < len(row):
+            self.refused += row[result == Result.REFUSED].tolist()
+            row, place = row[applied], place[applied]
         news = self._news(row, place, self._phases.group_tick[group[place]], len(group))
         self.nanoseconds["apply"] += time.thread_time_ns() - began
         return news
@@ -204,13 +234,16 @@ class Rounds:
         cause = np.where(late, _LATE_CAUSE_OF_KIND[kind], _CAUSE_OF_KIND[kind])
         money = (kind == Kind.PURCHASED) | (kind == Kind.REFUNDED)
         instant = np.where(late, _NO_INSTANT, np.where(money, occurred_ms, occurred_ms - _NO_MONEY))
-        latest_ms = np.full(groups, _NO_INSTANT)
-        np.maximum.at(latest_ms, place, instant)
-        order = np.lexsort((row, cause, place))
-        chosen_row, chosen_cause = np.zeros(groups, np.int64), np.zeros(groups, np.uint8)
-        # Of several assignments to one place the last one stays: the greatest in that order.
-        chosen_row[place[order]], chosen_cause[place[order]] = row[order], cause[order]
-        return _News(chosen_cause, chosen_row, latest_ms)
+        news = _News(np.zeros(groups, np.uint8), np.zeros(groups, np.int64), np.full(groups, _NO_INSTANT))
+        if not len(row):
+            return news
+        # Facts lie group by group, each in log order; a cause and a row as one number sort like the pair.
+        starts = group_starts(place)
+        strongest = np.maximum.reduceat((cause.astype(np.int64) << _ROW_BITS) | row, starts)
+        held = place[starts]
+        news.cause[held], news.row[held] = strongest >> _ROW_BITS, strongest & ((1 << _ROW_BITS) - 1)
+        news.latest_ms[held] = np.maximum.reduceat(instant, starts)
+        return news
 
     def _settle_in_turn(self, owner: Int64s, tick: Int64s, outcome: Outcome, news: _News) -> None:
         """Settle several evaluations of each customer in the order of their ticks.
@@ -246,17 +279,19 @@ class Rounds:
         """Add news to what has made these customers pending."""
         self._latest_ms[who] = np.maximum(self._latest_ms[who], news.latest_ms)
         stronger = news.cause >= self._cause[who]
-        who, cause, row = who[stronger], news.cause[stronger], news.row[stronger]
-        self._cause[who] = cause
-        for i, fact in zip(who.tolist(), row.tolist(), strict=True):
-            self._cause_id[i] = self._event_ids[fact]
+        who = who[stronger]
+        self._cause[who], self._cause_row[who] = news.cause[stronger], news.row[stronger]
+
+    def _event_id(self, who: int, row: int) -> bytes:
+        """Return the id of the event that stands for a customer's cause, given the row that does."""
+        return self._event_ids[row] if row >= 0 else self._earlier_id[who]
 
     def _settle(self, who: Int64s, at: Int64s, outcome: Outcome) -> None:
-        """Take an evaluation of each customer for what it now is, and record whose values changed."""
+        """Take an evaluation of each customer for what it now is, and note whose values changed."""
         changed = outcome.value != self._value[who]
-        hit = np.flatnonzero(changed.any(axis=1))
+        hit = changed.any(axis=1).nonzero()[0]
         if len(hit):
-            self._record(who[hit], at[hit], outcome.take(hit), changed[hit])
+            self._note(who[hit], at[hit], outcome.take(hit), changed[hit])
         self._store(who, outcome)
 
     def _store(self, who: Int64s, outcome: Outcome) -> None:
@@ -266,53 +301,59 @@ class Rounds:
         self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, _NO_INSTANT
         self._evaluated[who] = True
 
-    def _record(self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools) -> None:
-        """Append the changes of customers, at least one each, and move their `since`."""
+    def _note(self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools) -> None:
+        """Note that each of these customers changed, and from when on the change may be true."""
         now_ms, cause = self._tick_ms[at], self._cause[who]
         by_time = cause == Cause.TIME_ELAPSED
         latest_ms = self._latest_ms[who]
         latest_ms = np.where(latest_ms < 0, latest_ms + _NO_MONEY, latest_ms)
         reported_ms = np.where(by_time, self._due_ms[who], np.where(_LATE[cause], now_ms, latest_ms))
         start_ms = np.where(by_time, reported_ms, np.maximum(reported_ms, self._clock_before_ms[at]))
-        effective_ms = effective_at(
-            lambda rows, at_ms: self._evaluate(who[rows], at[rows], at_ms),
-            start_ms=start_ms,
-            reported_ms=np.minimum(reported_ms, now_ms),
-            now_ms=now_ms,
-            dimensions=changed.shape[1],
-        )
-        known = self._value[who] >= 0
-        since_ms = np.where(known, self._since_ms[who], NEVER_MS)
-        effective_ms = np.where(known, np.maximum(effective_ms, self._since_ms[who]), effective_ms)
-        ids = [
-            b"" if timed else self._cause_id[i]
-            for i, timed in zip(who.tolist(), by_time.tolist(), strict=True)
-        ]
-        accounts = [self._table.account_id(slot) for slot in self._slot[who].tolist()]
-        # One move per changed value: the customers' rows once for each dimension that changed.
-        row, dimension = np.nonzero(changed)
-        mover = who[row]
-        self._moves.append(
-            Moves(
-                slot=self._slot[mover],
-                dimension=dimension,
-                before=self._value[mover, dimension],
-                after=outcome.value[row, dimension],
-                tick=at[row],
-                cause=cause[row],
-                event_id=[ids[i] for i in row.tolist()],
-                account_id=[accounts[i] for i in row.tolist()],
-                effective_at_ms=effective_ms[row, dimension],
-                previous_since_ms=since_ms[row, dimension],
-                expires_at_ms=outcome.due_ms[row],
-                scores_before=self._scores[mover],
-                scores_after=outcome.scores[row],
-                last_purchase_ms=outcome.last_purchase_ms[row],
-                orders=outcome.orders[row],
-                net_minor=outcome.net_minor[row],
+        self._undated.append(
+            Changed(
+                who=who,
+                at=at,
+                outcome=outcome,
+                changed=changed,
+                value=self._value[who],
+                scores=self._scores[who],
+                cause=cause,
+                cause_row=self._cause_row[who],
+                start_ms=start_ms,
+                reported_ms=np.minimum(reported_ms, now_ms),
             )
         )
-        self._since_ms[mover, dimension] = effective_ms[row, dimension]
+
+    def _date(self) -> None:
+        """Find out since when the changes noted are true; make them moves, and move their `since`.
+
+        All of them at once, for that takes an evaluation; but one customer's changes follow each
+        other, and no change is true before the one before it.
+        """
+        if not self._undated:
+            return
+        sizes = [len(each.who) for each in self._undated]
+        noted, self._undated = joined(self._undated), []
+        who, at, changed = noted.who, noted.at, noted.changed
+        effective_ms = effective_at(
+            lambda rows, at_ms: self._evaluate(who[rows], at[rows], at_ms),
+            start_ms=noted.start_ms,
+            reported_ms=noted.reported_ms,
+            now_ms=self._tick_ms[at],
+            dimensions=changed.shape[1],
+        )
+        since_ms = follow(self._since_ms, noted, sizes, effective_ms)
+        ids = [
+            self._event_id(i, row) if cause else b""
+            for i, row, cause in zip(
+                who.tolist(), noted.cause_row.tolist(), noted.cause.tolist(), strict=True
+            )
+        ]
+        slots = self._slot[who].tolist()
+        accounts: list[str | None] = [None] * len(slots)
+        if self._table.profiles:
+            accounts = [self._table.account_id(slot) for slot in slots]
+        self._moves.append(moves_of(noted, self._slot[who], ids, accounts, effective_ms, since_ms))
 
     def _put_columns_back(self) -> None:
         """Store what the evaluated customers are, and what made pending whom no tick has seen."""
@@ -322,8 +363,8 @@ class Rounds:
         table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
         table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
         table.mark_dirty(slot)
-        for i in np.flatnonzero(table.pending_cause[self._slot]).tolist():
-            table.pending_event_id.pop(int(self._slot[i]), None)
+        for pending in self._slot[self._pending].tolist():
+            table.pending_event_id.pop(pending, None)
         for who, news in self._waiting:
             self._hear(who, news)
             table.due_ms[self._slot[who]] = PENDING_MS
@@ -331,7 +372,7 @@ class Rounds:
         table.pending_cause[self._slot] = self._cause
         table.pending_at_ms[self._slot] = np.where(none, NEVER_MS, self._latest_ms)
         for i in np.flatnonzero(self._cause).tolist():
-            table.pending_event_id[int(self._slot[i])] = self._cause_id[i]
+            table.pending_event_id[int(self._slot[i])] = self._event_id(i, int(self._cause_row[i]))
 
     def _ordered(self) -> Moves | None:
         """Sort by (tick, customer id, dimension): an order that no chunking can influence."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from clock import Clock
-from schemas.changes import Changes, Stamp, encode_changes
-from schemas.memberships import Dimension, Memberships, encode_memberships
+from schemas.changes import CAUSES, Changes, Dimension, Stamp, encode_changes
+from schemas.memberships import Memberships, encode_memberships
 from streams.customers.facts import Int64s
 from streams.customers.table import CustomerTable
 from streams.kafka.seam import Row
@@ -16,6 +18,8 @@ from streams.steps.moves import LABELS, Moves
 from streams.steps.room import ACCOUNT_BYTES_MAX, MEMBERSHIP_BYTES, MEMBERSHIP_DIMENSION_BYTES
 
 _DAY_MS = 86_400_000
+_CAUSES = np.array([CAUSES.index(label) for label in LABELS], np.uint8)
+"""Cause to what a change says of it, by number."""
 
 
 class ChangeWriter:
@@ -33,13 +37,20 @@ class ChangeWriter:
             Dimension(name, "exclusive", values)
             for name, values in zip(self._names, self._values, strict=True)
         ]
+        # The customers that changed, in the order they first did; by slot, whether they are in there.
+        self._changed: list[Int64s] = []
+        self._is_changed = np.zeros(0, np.bool_)
         self.clear()
 
     def clear(self) -> None:
         """Forget what is pending."""
         self._changes: list[tuple[bytes, bytes]] = []
-        # Slot to (seq of its latest change, deadline as of that change).
-        self._changed: dict[int, tuple[int, int]] = {}
+        for slots in self._changed:
+            self._is_changed[slots] = False
+        self._changed.clear()
+        # The deadline as of each pending change, which are numbered without a gap from the first on.
+        self._expires_at_ms: list[Int64s] = []
+        self._first_seq = 0
         self.pending_bytes = 0
         """No less than the changes and memberships take, keys included."""
 
@@ -49,9 +60,7 @@ class ChangeWriter:
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
         # Of several changes of one value the last assignment stays, and that is the latest.
         table.value_seq[moves.slot, moves.dimension] = seq
-        slots = moves.slot.tolist()
         ids = table.slots.ids_of(moves.slot)
-        dimensions = moves.dimension.tolist()
         encoded = encode_changes(
             Stamp(
                 app=self._app,
@@ -64,16 +73,16 @@ class ChangeWriter:
                 currency=self._definition.reporting_currency,
                 window_days=self._definition.window_ms // _DAY_MS,
             ),
+            self._dimensions,
             Changes(
                 seq=seq,
                 customer_id=ids,
                 account_id=moves.account_id,
-                dimension=[self._names[d] for d in dimensions],
-                dimension_kind=["exclusive"] * count,
-                before=self._literals(dimensions, moves.before),
-                after=self._literals(dimensions, moves.after),
-                cause=[LABELS[cause] for cause in moves.cause.tolist()],
-                cause_event_id=[event_id or None for event_id in moves.event_id],
+                dimension=moves.dimension,
+                before=moves.before,
+                after=moves.after,
+                cause=_CAUSES[moves.cause],
+                cause_event_id=moves.event_id,
                 effective_at_ms=moves.effective_at_ms,
                 previous_since_ms=moves.previous_since_ms,
                 expires_at_ms=moves.expires_at_ms,
@@ -82,28 +91,35 @@ class ChangeWriter:
                 last_purchase_ms=moves.last_purchase_ms,
                 orders=moves.orders,
                 net_minor=moves.net_minor,
-                reasons=[()] * count,
             ),
         )
         self._changes.extend(zip(ids, encoded, strict=True))
         self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
-        membership = MEMBERSHIP_BYTES + MEMBERSHIP_DIMENSION_BYTES * len(self._names)
-        for slot, name, account in zip(slots, ids, moves.account_id, strict=True):
-            if slot not in self._changed:
-                self.pending_bytes += membership + 2 * len(name) + (ACCOUNT_BYTES_MAX if account else 0)
-                self._changed[slot] = 0, 0
-        self._changed.update(
-            zip(slots, zip(seq.tolist(), moves.expires_at_ms.tolist(), strict=True), strict=True)
-        )
+        self._note_customers(table, moves, ids)
+        if not self._expires_at_ms:
+            self._first_seq = last_seq + 1
+        self._expires_at_ms.append(moves.expires_at_ms)
         return last_seq + count
 
-    def _literals(
-        self, dimensions: list[int], codes: np.ndarray[tuple[int], np.dtype[np.int16]]
-    ) -> list[str | None]:
-        return [
-            self._values[d][code] if code >= 0 else None
-            for d, code in zip(dimensions, codes.tolist(), strict=True)
-        ]
+    def _note_customers(self, table: CustomerTable, moves: Moves, ids: Sequence[bytes]) -> None:
+        """Remember whose membership is owed, and count its bytes once."""
+        if len(self._is_changed) < len(table.slots):
+            grown = np.zeros(len(table.value_seq), np.bool_)
+            grown[: len(self._is_changed)] = self._is_changed
+            self._is_changed = grown
+        slots, first = np.unique(moves.slot, return_index=True)
+        rows = np.sort(first[~self._is_changed[slots]])
+        if not len(rows):
+            return
+        fresh = moves.slot[rows]
+        self._is_changed[fresh] = True
+        self._changed.append(fresh)
+        at = rows.tolist()
+        self.pending_bytes += (
+            len(at) * (MEMBERSHIP_BYTES + MEMBERSHIP_DIMENSION_BYTES * len(self._names))
+            + 2 * sum(len(ids[row]) for row in at)
+            + ACCOUNT_BYTES_MAX * sum(1 for row in at if moves.account_id[row])
+        )
 
     def take(self, table: CustomerTable, *, epoch: int) -> tuple[list[tuple[bytes, bytes]], list[Row]]:
         """Return the pending changes and one membership per customer that changed; clear both.
@@ -111,23 +127,25 @@ class ChangeWriter:
         `expires_at` in a membership is as of the customer's latest change, so that it does
         not depend on where transactions happen to end.
         """
-        changes, changed = self._changes, self._changed
-        if not changed:
+        changes = self._changes
+        if not self._changed:
             self.clear()
             return changes, []
-        slots: Int64s = np.fromiter(changed, np.int64, len(changed))
-        latest = np.array(list(changed.values()), np.int64)
+        slots: Int64s = np.concatenate(self._changed)
+        value_seq = table.value_seq[slots]
+        # A customer's latest change is the latest of those that set its values.
+        latest_seq = value_seq.max(axis=1)
         ids = table.slots.ids_of(slots)
         encoded = encode_memberships(
             self._dimensions,
             Memberships(
                 customer_id=ids,
                 account_id=[table.account_id(slot) for slot in slots.tolist()],
-                seq=latest[:, 0],
+                seq=latest_seq,
                 value=table.value[slots],
                 since_ms=table.since_ms[slots],
-                value_seq=table.value_seq[slots],
-                expires_at_ms=latest[:, 1],
+                value_seq=value_seq,
+                expires_at_ms=np.concatenate(self._expires_at_ms)[latest_seq - self._first_seq],
             ),
             epoch=epoch,
             partition=self._partition,

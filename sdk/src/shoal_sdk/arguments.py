@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from shoal_sdk.context import Campaign, Context
@@ -21,7 +21,7 @@ ID_BYTES_MAX = 256
 TraitValue = str | int | float | bool | datetime | AbstractSet[str] | None
 """A trait: text, number, truth, an aware datetime or a set of texts; None deletes the trait."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
 _SHOWN_MAX = 80
 _SURROGATE = "holds half a surrogate pair, which UTF-8 cannot; mend or drop it"
@@ -89,7 +89,8 @@ def instant_ms(field: str, value: object) -> int:
         return (value - _EPOCH) // _MILLISECOND
     except TypeError:
         raise ValueError(
-            f"{field}={shown(value)}: no time zone; pass datetime.now(UTC) or .replace(tzinfo=UTC)"
+            f"{field}={shown(value)}: no time zone;"
+            " pass datetime.now(timezone.utc) or .replace(tzinfo=timezone.utc)"
         ) from None
 
 

@@ -43,7 +43,8 @@ class Schema:
 @cache
 def schema_of(event_type: EventType) -> Schema:
     """Return the schema of `event_type`; read once per process."""
-    source = json.loads(files("shoal_sdk").joinpath("avro", event_type.value).read_text("utf-8"))
+    # One step at a time, for joinpath() takes no more in Python 3.10.
+    source = json.loads((files("shoal_sdk") / "avro" / event_type.value).read_text("utf-8"))
     # The hexadecimal digits come in the order in which the wire wants the bytes: little-endian.
     mark = bytes.fromhex(fingerprint(to_parsing_canonical_form(source), "CRC-64-AVRO"))
     return Schema(parse_schema(source), MAGIC + mark)

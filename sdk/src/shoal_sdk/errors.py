@@ -1,10 +1,10 @@
-"""What the SDK raises besides ValueError: only with strict=True, never otherwise."""
+"""What the SDK raises beside ValueError: SettingsError when set up, the others only with strict=True."""
 
 from __future__ import annotations
 
 
 class ShoalError(Exception):
-    """The root of what a strict client raises instead of dropping an event."""
+    """The root of what the SDK raises beside plain ValueErrors."""
 
 
 class BufferFull(ShoalError):
@@ -13,3 +13,11 @@ class BufferFull(ShoalError):
 
 class ClientClosed(ShoalError):
     """The client was closed before the event came."""
+
+
+class SettingsError(ShoalError, ValueError):
+    """The environment does not say how to set up a client; `problems` has a line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

@@ -33,8 +33,12 @@ class TimeOrderedIds:
 
     def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self._lock = threading.RLock()
         self._last = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: somebody may have held the parent's lock, who is not here to release it."""
+        self._lock = threading.RLock()
 
     def next(self) -> str:
         """Return the next id: 48 bits of UTC milliseconds, 12 bits of count, 62 random bits."""

@@ -19,6 +19,8 @@ class ClientLogFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
+        self.complaint = ""
+        """The last warning or error held back: why Kafka is away, which its exception may not say."""
         self._thread = threading.get_ident()
         # A filter sees only what is logged on its own logger, not what children pass up.
         self._loggers = [
@@ -38,6 +40,8 @@ class ClientLogFilter(logging.Filter):
         """Return False for records of our thread, after passing them on at DEBUG."""
         if record.thread != self._thread:
             return True
+        if record.levelno >= logging.WARNING:
+            self.complaint = record.getMessage()
         if _LOG.isEnabledFor(logging.DEBUG):
             _LOG.debug("%s: %s", record.name, record.getMessage())
         return False

@@ -9,16 +9,20 @@ its customer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import random
+import selectors
 import socket
 import threading
-from collections.abc import Callable, Sequence
+import time
 from typing import Any
 
-from shoal_sdk.outbox import Entry, Outbox
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.quiet import ClientLogFilter
-from shoal_sdk.session import Route, Session
+from shoal_sdk.session import Progress, Route, Session
 
 _LOG = logging.getLogger("shoal_sdk")
 
@@ -40,38 +44,31 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class Sender:
-    """Delivers to one topic, from a daemon thread, until stopped. `wake` and `stop` are for any thread.
+    """Delivers by one route, from a daemon thread, until stopped. `wake` and `stop` are for any thread."""
 
-    `on_refused` is called in the sender's thread with each event Kafka refuses for what it is.
-    """
-
-    def __init__(
-        self,
-        bootstrap: str | Sequence[str],
-        topic: str,
-        *,
-        client_id: str,
-        linger_s: float,
-        on_refused: Callable[[Entry], None],
-    ) -> None:
-        self._route = Route(
-            bootstrap,
-            topic,
-            client_id,
-            linger_s,
-            on_refused=on_refused,
-            on_away=self._warn_away,
-            on_delivered=self._note_back,
-        )
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._progress = Progress(self._warn_away, self._note_back)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._session: Session | None = None
+        self._selector: selectors.BaseSelector | None = None
+        self._quiet: ClientLogFilter | None = None
         self._away = False
 
-    def start(self, outbox: Outbox) -> None:
-        """Begin to deliver what is in `outbox`."""
-        self._thread = threading.Thread(target=self._work, args=(outbox,), name="shoal-sdk", daemon=True)
-        self._thread.start()
+    def start(self, outbox: Outbox) -> bool:
+        """Begin to deliver what is in `outbox`; False if the interpreter ends and starts no thread."""
+        thread = threading.Thread(target=self._work, args=(outbox,), name="shoal-sdk", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
+
+    def deliver_here(self, outbox: Outbox, timeout_s: float) -> None:
+        """Deliver in the calling thread until nothing waits or the time is over; for want of a thread."""
+        self._work(outbox, time.monotonic() + timeout_s)
 
     def wake(self, urgent: bool) -> None:
         """Send what is in the outbox: at once, or after the linger. Never blocks."""
@@ -85,25 +82,43 @@ class Sender:
         session = self._session
         if session is not None:
             session.call(session.end)
-        if self._thread is None or self.is_current_thread():
+        if self._thread is None or threading.current_thread() is self._thread:
             return False
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def is_current_thread(self) -> bool:
-        """Whether the caller runs in the sender's thread, which must not wait for itself."""
-        return threading.current_thread() is self._thread
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's connections without a word to Kafka.
 
-    def _work(self, outbox: Outbox) -> None:
-        quiet = ClientLogFilter()
+        The child has copies of the parent's sockets, and shares its epoll: to take a socket out of
+        that would take it out of the parent's. So the epoll goes first, and the child's copies of the
+        sockets become /dev/null, whatever their owners' finalisers may yet do to them.
+        """
+        if self._quiet is not None:
+            # Thread numbers are used again: a thread of the child may have that of our lost one.
+            self._quiet.remove()
+        selector, self._selector = self._selector, None
+        if selector is None:
+            return
+        # None at all if the fork came between making and using it.
+        sockets = [key.fd for key in (selector.get_map() or {}).values()]
+        selector.close()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in sockets:
+            with contextlib.suppress(OSError):
+                os.dup2(nowhere, fd, inheritable=False)
+        os.close(nowhere)
+
+    def _work(self, outbox: Outbox, until_s: float | None = None) -> None:
+        self._quiet = quiet = ClientLogFilter()
         backlog: list[Entry] = []
         pause_s = RETRY_S_MIN
         try:
-            while not self._stopping.is_set():
-                self._session = session = Session(self._route, outbox, backlog)
+            while not self._is_over(outbox, until_s):
+                self._session = session = Session(self._route, self._progress, outbox, backlog, until_s)
+                quiet.complaint = ""
                 try:
-                    with asyncio.Runner(loop_factory=_Loop) as runner:
-                        runner.run(session.run(self._stopping.is_set))
+                    self._run(session)
                 except Exception as error:  # noqa: BLE001  # Nothing but stop() may end the thread.
                     self._warn_away(error)
                 backlog = session.undelivered()
@@ -113,15 +128,38 @@ class Sender:
         finally:
             quiet.remove()
 
+    def _is_over(self, outbox: Outbox, until_s: float | None) -> bool:
+        if until_s is not None and (not outbox.waiting or time.monotonic() >= until_s):
+            return True
+        return self._stopping.is_set()
+
+    def _run(self, session: Session) -> None:
+        """Run a session in a loop of its own, and throw away what it leaves there."""
+        self._selector = selectors.DefaultSelector()
+        loop = _Loop(self._selector)
+        try:
+            loop.run_until_complete(session.run(self._stopping.is_set))
+        finally:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            self._selector = None
+            loop.close()
+
     def _warn_away(self, reason: object) -> None:
         """Say, once per outage, that Kafka does not take events."""
         if not self._away and not self._stopping.is_set():
             self._away = True
+            complaint = self._quiet.complaint if self._quiet is not None else ""
             _LOG.warning(
-                "Kafka (%s, topic %s) does not take events: %r. They are kept within bounds and retried.",
+                "Kafka (%s, topic %s) does not take events: %r%s. They are kept within bounds and retried.",
                 self._route.bootstrap,
                 self._route.topic,
                 reason,
+                f" ({complaint})" if complaint else "",
             )
 
     def _note_back(self) -> None:

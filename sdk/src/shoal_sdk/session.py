@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from shoal_sdk.outbox import Entry, Outbox
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.partitioning import partition_of
 
 BATCH_BYTES_MAX = 256 * 1024
@@ -44,14 +45,24 @@ class Stalled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where events go, and whom to tell how it fares. The callbacks run in the sender's thread."""
+    """Where events go. The callbacks run in the sender's thread."""
 
     bootstrap: str | Sequence[str]
     topic: str
     client_id: str
     linger_s: float
+    idle_s_max: float | None
+    """A connection unused for longer is not trusted with the next event, but replaced; None trusts it."""
+    client_options: Callable[[], Mapping[str, Any]]
+    """What the Kafka client is told beside the rest: security; asked at every connection."""
     on_refused: Callable[[Entry], None]
     """Kafka will never take this event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Whom to tell how it fares, in the sender's thread."""
+
     on_away: Callable[[object], None]
     on_delivered: Callable[[], None]
 
@@ -59,11 +70,21 @@ class Route:
 class Session:
     """Delivers `backlog`, then what comes into `outbox`, until ended or until Kafka fails it.
 
-    `call` is safe from any thread; everything else belongs to the sender's.
+    With `until_s` (monotonic) it ends by itself then, or as soon as nothing waits. `call` is safe from
+    any thread; everything else belongs to the sender's.
     """
 
-    def __init__(self, route: Route, outbox: Outbox, backlog: Sequence[Entry]) -> None:
+    def __init__(
+        self,
+        route: Route,
+        progress: Progress,
+        outbox: Outbox,
+        backlog: Sequence[Entry],
+        until_s: float | None = None,
+    ) -> None:
         self._route = route
+        self._progress = progress
+        self._until_s = until_s
         self._outbox = outbox
         self._backlog = backlog
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,6 +92,7 @@ class Session:
         self._lanes: defaultdict[int, deque[Entry]] = defaultdict(deque)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._used_at_s = 0.0
 
     @property
     def connected(self) -> bool:
@@ -102,6 +124,8 @@ class Session:
         # Whoever set this before there was a loop could not call `end`.
         if stopping():
             return
+        if self._until_s is not None:
+            self._loop.call_later(max(0.0, self._until_s - time.monotonic()), self.end)
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self._route.bootstrap,
             client_id=self._route.client_id,
@@ -109,6 +133,7 @@ class Session:
             enable_idempotence=True,
             max_batch_size=BATCH_BYTES_MAX,
             request_timeout_ms=int(CONNECT_S_MAX * 1000),
+            **self._route.client_options(),
         )
         try:
             if await self._connect():
@@ -132,6 +157,9 @@ class Session:
             self._timer = None
         if not self.connected:
             return
+        if self._is_stale():
+            self.end()
+            return
         for entry in self._outbox.take():
             self._lanes[partition_of(entry.key, self._partitions)].append(entry)
         for partition, lane in self._lanes.items():
@@ -139,6 +167,11 @@ class Session:
                 task = asyncio.create_task(self._run_lane(partition, lane))
                 task.add_done_callback(self._lane_ended)
                 self._running[partition] = task
+
+    def _is_stale(self) -> bool:
+        """Whether the connection lay idle for so long that it may be dead without our knowing."""
+        bound = self._route.idle_s_max
+        return bound is not None and not self._running and time.monotonic() - self._used_at_s > bound
 
     async def _connect(self) -> bool:
         """Reach Kafka and learn the number of partitions; False if ended meanwhile."""
@@ -157,6 +190,7 @@ class Session:
             connecting.cancel()
             raise Stalled(f"no connection to topic {self._route.topic} within {CONNECT_S_MAX} s")
         self._partitions = connecting.result()
+        self._used_at_s = time.monotonic()
         for entry in self._backlog:
             self._lanes[partition_of(entry.key, self._partitions)].append(entry)
         return True
@@ -175,8 +209,12 @@ class Session:
                 raise error
             for _ in entries:
                 lane.popleft()
+            self._used_at_s = time.monotonic()
             self._outbox.settle(entries, delivered=True)
-            self._route.on_delivered()
+            self._progress.on_delivered()
+            if self._outbox.has_more:
+                # There is room in memory now for what lies on disk.
+                self.drain()
         # Here and not when the task has ended: an event may come in between.
         del self._running[partition]
 
@@ -184,7 +222,7 @@ class Session:
         """Wait for an answer; Stalled after the bound. The client itself retries without one."""
         await asyncio.wait({answer}, timeout=WARN_AFTER_S)
         if not answer.done():
-            self._route.on_away(Stalled(f"no answer for {WARN_AFTER_S} s"))
+            self._progress.on_away(Stalled(f"no answer for {WARN_AFTER_S} s"))
             await asyncio.wait({answer}, timeout=STALL_S_MAX - WARN_AFTER_S)
         if not answer.done():
             raise Stalled(f"no answer for {STALL_S_MAX} s")
@@ -215,6 +253,8 @@ class Session:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._over.done():
             self._over.set_exception(error)
+        elif self._until_s is not None and not self._outbox.waiting:
+            self.end()
 
     async def _discard(self) -> None:
         """Close the client; one that waits for what will not come is left to the end of the loop."""

@@ -86,7 +86,7 @@ def test_a_fetch_with_other_sums_leaves_nothing_behind(
 ) -> None:
     """A jar that is not the committed one never reaches the cache."""
     right = jars.locked_sums()
-    monkeypatch.setattr(jars, "locked_sums", lambda: {**right, "kafka_2.13-4.3.0.jar": "0" * 64})
+    monkeypatch.setattr(jars, "locked_sums", lambda _: {**right, "kafka_2.13-4.3.0.jar": "0" * 64})
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     with pytest.raises(LocalKafkaFailed, match=r"kafka_2\.13-4\.3\.0\.jar has SHA-256"):
         jars.classpath(env)
@@ -100,6 +100,6 @@ def test_a_failing_client_is_reported_with_what_it_said(
     monkeypatch.setattr(jars, "HERE", tmp_path)
     (tmp_path / "jgo.toml").write_text("not a specification")
     (tmp_path / "jgo.lock.toml").write_text("[[dependencies]]\n")
-    monkeypatch.setattr(jars, "locked_sums", dict)
+    monkeypatch.setattr(jars, "locked_sums", lambda _: {})
     with pytest.raises(LocalKafkaFailed, match="fetching Kafka's jars failed:\n.+"):
         jars.classpath({**os.environ, "XDG_CACHE_HOME": str(tmp_path)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,22 @@ def test_a_profile_is_written_as_json_writes_it(
         assert len(expected) <= bound
     copy = Profile.decode(profile.encoded())
     assert (copy.traits, copy.account) == (profile.traits, profile.account)
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\\", "\x00", "\x7f", "ü", "\U0001f600"])
+def test_the_length_is_known_whatever_a_text_grows_to(character: str) -> None:
+    """As a name, as a value, in a set, or in an event's id: no less than what JSON makes of it."""
+    for name, value, event_id in (
+        (character * 200, None, b"e"),
+        ("n", character * 200, b"e"),
+        ("n", (character * 200, character * 201), b"e"),
+        ("n", 1.5, character.encode() * 50),
+        ("n", -(1 << 63), b"\xff" * 200),
+    ):
+        profile = Profile()
+        profile.merge(10**14, event_id, {name: value}, None)
+        bound = len(profile)
+        assert len(profile.encoded()) <= bound
 
 
 def test_the_length_of_a_profile_that_is_written_between_does_not_creep() -> None:

@@ -11,6 +11,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from errors import DefinitionMismatch, StateCorrupt, TopicMismatch
+from schemas.memberships import decode_membership
+from streams.kafka.seam import Chunk
 from streams.segments.loading import default_definition
 from streams.steps.engine import Bounds
 from tests.simulation import SimulatedPartition, stable
@@ -90,6 +92,7 @@ def test_changes_equal_the_scalar_rules(seed: int, entries: int, customers: int,
     assert [summary(change) for change in partition.changes] == oracle_of(log).changes
 
 
+@pytest.mark.timeout(600)  # Some 20 s of CPU, which a crowded machine stretches.
 @given(seed=st.integers(0, 10**9))
 @settings(max_examples=40, phases=PHASES)
 def test_chunk_sizes_crashes_and_bounds_do_not_show(seed: int) -> None:
@@ -102,6 +105,27 @@ def test_chunk_sizes_crashes_and_bounds_do_not_show(seed: int) -> None:
     rough.run((rng.choice((1, 3, 20, 77)) for _ in itertools.count()), crash=lambda: rng.random() < 0.2)
     assert stable(rough.changes) == stable(quiet.changes)
     assert rough.values() == quiet.values()
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_membership_is_as_of_its_customers_latest_change(chunks: int) -> None:
+    """Its seq and deadline are those of that change, however many chunks share the transaction."""
+    partition = partition_with(random_log(random.Random(5), 150, customers=12))
+    log, engine = partition.log, partition.engine
+    for at in range(0, len(log), 20):
+        records = log[at : at + 20]
+        work = engine.begin(Chunk(at, records, at + len(records), 0))
+        while not work.done:
+            assert engine.advance(work)
+        if at // 20 % chunks == 0 or at + 20 >= len(log):
+            partition.commit()
+    latest = {change["customer_id"]: change for change in partition.changes}
+    assert len(partition.changes) > 2 * len(latest) == 2 * len(partition.memberships)
+    for value in partition.memberships.values():
+        membership = decode_membership(value)
+        change = latest[membership["customer_id"]]
+        assert membership["seq"] == change["seq"]
+        assert {each["expires_at"] for each in membership["values"]} == {change["expires_at"]}
 
 
 @given(seed=st.integers(0, 10**9))

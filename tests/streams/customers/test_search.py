@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.segments.search import first_above
+from streams.customers.search import first_above
 
 stretches = st.lists(st.lists(st.integers(-5, 30), max_size=40), min_size=1, max_size=6)
 

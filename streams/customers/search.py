@@ -7,11 +7,11 @@ import numpy as np
 from streams.customers.facts import Int64s
 
 _CELLS = 2048
-_WIDTH_MIN = 8
+_WIDTH_MIN = 4
 """A stretch up to max(_WIDTH_MIN, _CELLS / answers) is compared whole instead of halved: a few calls,
 however long it is, where a bisect takes six a halving. Most rounds have some tens of customers."""
 
-_STEPS = np.arange(_CELLS)
+_STEPS = np.arange(_CELLS)[:, None]
 
 
 def first_above(column: Int64s, start: Int64s, end: Int64s, after: Int64s, longest: int) -> Int64s:
@@ -24,31 +24,34 @@ def first_above(column: Int64s, start: Int64s, end: Int64s, after: Int64s, longe
     if longest == 0:
         # No stretch has an entry, so the end is every answer.
         return np.broadcast_to(end, after.shape)
-    width = max(_WIDTH_MIN, _CELLS // after.size)
-    first, stop = start, end
+    first, stop, asked = start, end, after
+    if after.ndim > 1:
+        first, stop = np.concatenate((start,) * len(after)), np.concatenate((end,) * len(after))
+        asked = after.reshape(-1)
+    width = max(_WIDTH_MIN, _CELLS // max(1, len(asked)))
     if longest > width:
         # Only long stretches are halved: one whale must not make everybody pay its rounds.
-        long = np.flatnonzero(end - start > width)
-        first = np.broadcast_to(start, after.shape).copy()
-        stop = np.broadcast_to(end, after.shape).copy()
-        narrowed = _narrow(column, start[long], end[long], after[..., long], width)
-        first[..., long], stop[..., long] = narrowed
-    index = first[..., None] + _STEPS[: min(longest, width)]
-    passed = column.take(index, mode="clip") <= after[..., None]
-    passed &= index < stop[..., None]
-    found: Int64s = first + passed.sum(axis=-1)
-    return found
+        long = (stop - first > width).nonzero()[0]
+        if len(long):
+            narrowed = _narrow(column, first[long], stop[long], asked[long], width)
+            first, stop = first.copy(), stop.copy()
+            first[long], stop[long] = narrowed
+    # One row per place in the stretches and one column per answer, so that NumPy's loops are long.
+    index = first + _STEPS[: min(longest, width)]
+    passed = column.take(index, mode="clip") <= asked
+    passed &= index < stop
+    counts = np.add.reduce(passed.view(np.uint8), axis=0, dtype=np.uint8 if width < 256 else np.uint16)
+    found: Int64s = first + counts
+    return found.reshape(after.shape)
 
 
-def _narrow(column: Int64s, start: Int64s, end: Int64s, after: Int64s, width: int) -> tuple[Int64s, Int64s]:
+def _narrow(column: Int64s, first: Int64s, stop: Int64s, after: Int64s, width: int) -> tuple[Int64s, Int64s]:
     """Halve each stretch until it is at most `width` long and still has the answer within or at its end."""
-    # How much is left never depends on what was compared, so it is kept once for all k questions.
-    left = end - start
-    longest = int(left.max(initial=0))
-    first = np.broadcast_to(start, after.shape).copy()
+    left = stop - first
+    longest = int(left.max())
     while longest > width:
         half = left >> 1
-        first += half * (column.take(first + half - 1, mode="clip") <= after)
+        first = first + half * (column.take(first + (half - 1), mode="clip") <= after)
         left = left - half
         longest -= longest >> 1
     return first, first + left

@@ -1,0 +1,102 @@
+"""The client for asyncio: the same calls, awaited; nothing it does keeps the event loop waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
+from functools import cached_property, partial
+from types import TracebackType
+from typing import Any, Union
+from weakref import WeakKeyDictionary
+
+from shoal_sdk.client import BaseClient
+from shoal_sdk.encoding import EventType
+from shoal_sdk.entry import Entry
+from shoal_sdk.outbox import Refusal
+from shoal_sdk.receipts import AsyncReceipt
+
+Offered = Union[Refusal, None, "asyncio.Future[Refusal | None]"]
+"""What became of an event, or will."""
+
+
+class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
+    """Shoal for coroutines, with the same arguments; delivers from the same kind of background thread.
+
+    `await client.purchased(...)` gives the receipt once the event is accepted: with `on_full="wait"`
+    when there is room, with `sync=True` when Kafka has it or the timeout is over. `await receipt`
+    waits for delivery. The event is on its way from the call on, awaited or not, unless the client
+    waits for room. With a spool the disk is written by a thread of its own. Any event loop may use
+    it, several at once too.
+    """
+
+    async def flush(self, timeout: float = 5.0) -> int:  # The same arguments as Shoal.flush.
+        """Send at once and wait up to `timeout` seconds; return how many events are not delivered."""
+        return await asyncio.to_thread(self._transport.flush, timeout)
+
+    async def close(self, timeout: float = 5.0) -> int:  # The same arguments as Shoal.close.
+        """Flush, then end the background thread; return how many events are undelivered: see Shoal.close."""
+        return await asyncio.to_thread(self._transport.close, timeout)
+
+    async def __aenter__(self) -> AsyncShoal:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _send(self, event_type: EventType, record: Mapping[str, Any]) -> Coroutine[Any, Any, AsyncReceipt]:
+        """Encode and hand over now; what is returned tells what became of it."""
+        entry = self._entry(event_type, record)
+        if self._options.disabled:
+            return self._unsent(entry)
+        if self._options.on_full == "wait":
+            return self._wait_and_tell(entry)
+        return self._tell(entry, self._offer(entry))
+
+    async def _unsent(self, entry: Entry) -> AsyncReceipt:
+        return AsyncReceipt(entry.event_id, self._transport.outbox, None)
+
+    async def _wait_and_tell(self, entry: Entry) -> AsyncReceipt:
+        return await self._tell(entry, await self._offer_in_turn(entry))
+
+    async def _tell(self, entry: Entry, offered: Offered) -> AsyncReceipt:
+        outbox = self._transport.outbox
+        accepted = self._check(await offered if isinstance(offered, asyncio.Future) else offered)
+        receipt = AsyncReceipt(entry.event_id, outbox, entry if accepted else None)
+        if self._options.sync:
+            await receipt.wait(self._options.sync_timeout_s)
+        return receipt
+
+    def _offer(self, entry: Entry, tell: Callable[[], None] | None = None) -> Offered:
+        """Offer an event now, or in the thread that may wait for the disk."""
+        offer = partial(self._transport.offer, entry, tell=tell)
+        if self._options.spool is not None:
+            # The pool takes nothing any more once the client is closed or the interpreter ends.
+            with contextlib.suppress(RuntimeError):
+                written = self._transport.writer.submit(offer)
+                # Shielded: who no longer waits for the answer has still made the call.
+                return asyncio.shield(asyncio.wrap_future(written))
+        return offer()
+
+    async def _offer_in_turn(self, entry: Entry) -> Refusal | None:
+        """Offer an event until there is room; in each loop one waits for that, the others for their turn."""
+        loop = asyncio.get_running_loop()
+        async with self._turns.setdefault(loop, asyncio.Lock()):
+            while True:
+                room = asyncio.Event()
+                offered = self._offer(entry, tell=partial(_set_soon, loop, room))
+                refusal = await offered if isinstance(offered, asyncio.Future) else offered
+                if refusal is not Refusal.FULL:
+                    return refusal
+                await room.wait()
+
+    @cached_property
+    def _turns(self) -> WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]:
+        return WeakKeyDictionary()
+
+
+def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # The loop was closed: nobody waits any more.
+        loop.call_soon_threadsafe(event.set)

@@ -1,0 +1,164 @@
+"""The calls an application makes, one per event: arguments checked, the record built."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+from shoal_sdk import arguments
+from shoal_sdk.arguments import Item, TraitValue
+from shoal_sdk.context import Context
+from shoal_sdk.encoding import EventType
+from shoal_sdk.ids import TimeOrderedIds, app_namespace, natural_id
+from shoal_sdk.money import Money
+
+RefundKind = Literal["refund", "return", "cancellation"]
+_REFUND_KINDS = get_args(RefundKind)
+
+Sent = TypeVar("Sent", covariant=True)
+"""What a call returns: a Receipt, or something to await that gives one."""
+
+
+class Events(ABC, Generic[Sent]):
+    """One method per event type; every client has them, so all take the same arguments.
+
+    Wrong arguments are a ValueError that names the field, raised by the call itself.
+    """
+
+    def __init__(self, app: str) -> None:
+        self._namespace = app_namespace(app)
+        self._ids = TimeOrderedIds()
+
+    @abstractmethod
+    def _send(self, event_type: EventType, record: Mapping[str, Any]) -> Sent:
+        """Encode a checked record and send it on its way."""
+
+    def signed_up(
+        self,
+        customer_id: str,
+        *,
+        source: str | None = None,
+        traits: Mapping[str, TraitValue] | None = None,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """A customer signed up; `source` is how they heard of it.
+
+        One sign-up per customer: a second call is a retry, whatever it says.
+        """
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, ("signed_up", ""))
+        record["source"] = arguments.text_or_none("source", source)
+        record["traits"] = {} if traits is None else arguments.trait_values(traits)
+        return self._send(EventType.SIGNED_UP, record)
+
+    def identify(
+        self,
+        customer_id: str,
+        traits: Mapping[str, TraitValue],
+        *,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """Set traits of a customer: None deletes one, those left out stay as they are."""
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, None)
+        record["traits"] = arguments.trait_values(traits)
+        return self._send(EventType.PROFILE_UPDATED, record)
+
+    def purchased(
+        self,
+        customer_id: str,
+        *,
+        order_id: str,
+        amount: Money,
+        items: Iterable[Item] = (),
+        shipping: Money | int | None = None,
+        tax: Money | int | None = None,
+        discount: Money | int | None = None,
+        coupon: str | None = None,
+        perks: Iterable[str] = (),
+        payment_method: str | None = None,
+        trigger: str | None = None,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """A customer paid `amount` for an order. An int among the parts is minor units of its currency.
+
+        One order_id, one event: a second call for it is a retry, whatever it says.
+        """
+        natural = ("purchased", arguments.identifier("order_id", order_id))
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, natural)
+        money = arguments.paid("amount", amount)
+        currency = money.currency
+        record["order_id"] = order_id
+        record["amount_minor"] = money.amount_minor
+        record["currency"] = currency
+        record["shipping_minor"] = arguments.part_minor("shipping", shipping, currency)
+        record["tax_minor"] = arguments.part_minor("tax", tax, currency)
+        record["discount_minor"] = arguments.part_minor("discount", discount, currency)
+        record["coupon"] = arguments.text_or_none("coupon", coupon)
+        record["perks"] = arguments.texts("perks", perks)
+        record["payment_method"] = arguments.text_or_none("payment_method", payment_method)
+        record["trigger"] = arguments.text_or_none("trigger", trigger)
+        record["items"] = arguments.item_records(items, currency)
+        return self._send(EventType.PURCHASED, record)
+
+    def refunded(
+        self,
+        customer_id: str,
+        *,
+        refund_id: str,
+        amount: Money,
+        order_id: str | None = None,
+        kind: RefundKind = "refund",
+        reason: str | None = None,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """`amount` was given back, for the order if it is known. One refund_id, one event."""
+        natural = ("refunded", arguments.identifier("refund_id", refund_id))
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, natural)
+        if kind not in _REFUND_KINDS:
+            raise ValueError(f"kind={arguments.shown(kind)}: expected one of {', '.join(_REFUND_KINDS)}")
+        money = arguments.paid("amount", amount)
+        record["refund_id"] = refund_id
+        record["order_id"] = None if order_id is None else arguments.identifier("order_id", order_id)
+        record["kind"] = kind
+        record["amount_minor"] = money.amount_minor
+        record["currency"] = money.currency
+        record["reason"] = arguments.text_or_none("reason", reason)
+        return self._send(EventType.REFUNDED, record)
+
+    def _common(
+        self,
+        customer_id: str,
+        occurred_at: datetime | None,
+        event_id: str | None,
+        context: Context | None,
+        account_id: str | None,
+        natural: tuple[str, str] | None,
+    ) -> dict[str, Any]:
+        """Return the fields all events share; `natural` is the kind and key an event id comes from."""
+        arguments.identifier("customer_id", customer_id)
+        if event_id is not None:
+            arguments.identifier("event_id", event_id)
+        elif natural is not None:
+            event_id = natural_id(self._namespace, natural[0], customer_id, natural[1])
+        else:
+            event_id = self._ids.next()
+        return {
+            "event_id": event_id,
+            "customer_id": customer_id,
+            "account_id": None if account_id is None else arguments.identifier("account_id", account_id),
+            "occurred_at": arguments.occurred_at_ms(occurred_at),
+            "context": arguments.context_value(context),
+        }

@@ -1,0 +1,226 @@
+"""What a client keeps going behind its calls: buffer, spool, background thread; made anew after a fork."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent import futures
+from functools import cache
+from pathlib import Path
+
+from shoal_sdk.entry import Entry
+from shoal_sdk.options import Options
+from shoal_sdk.outbox import Outbox, Refusal
+from shoal_sdk.receipts import Drop, DropReason
+from shoal_sdk.sender import Sender
+from shoal_sdk.session import Route
+from shoal_sdk.spool import Spool
+
+_LOG = logging.getLogger("shoal_sdk")
+
+EXIT_S_MAX = 4.0
+"""How long a process that ends waits for delivery; ending the thread takes up to a second more."""
+STOP_S_MAX = 1.0
+SYNC_IDLE_S_MAX = 60.0
+"""A process frozen between calls cannot see its connection die: after so long it takes a new one."""
+
+
+class Transport:
+    """Takes encoded events and delivers them. Safe from any thread, and in a forked child.
+
+    The thread starts with the first event, so that a program which only imports an application and
+    then forks has none. A forked child begins empty: what its parent accepted, the parent delivers.
+    `on_fork` is called in the child.
+    """
+
+    def __init__(
+        self, options: Options, on_drop: Callable[[Drop], None] | None, on_fork: Callable[[], None]
+    ) -> None:
+        self.options = options
+        self._on_drop = on_drop
+        self._on_fork = on_fork
+        # Reentrant: a signal handler may track an event while the first one is being tracked.
+        self._lock = threading.RLock()
+        self._starting = self._started = self._threadless = self._has_spool = False
+        self._writer: futures.ThreadPoolExecutor | None = None
+        self._sender, self.outbox = self._make()
+        _watch_forks()
+        _LIVE.add(self)
+        if options.disabled:
+            return
+        if options.spool is not None:
+            try:
+                spool = self._open_spool(options.spool)
+            except OSError as error:
+                raise ValueError(f"spool={str(options.spool)!r}: of no use as a spool: {error}") from None
+            if spool.leftovers:
+                self._start()
+        atexit.register(self.close, EXIT_S_MAX)
+
+    def offer(
+        self, entry: Entry, *, wait: bool = False, tell: Callable[[], None] | None = None
+    ) -> Refusal | None:
+        """Accept an event or say why not: see Outbox.offer. `on_drop` hears of refusals that count."""
+        if not self._started:
+            self._start()
+        refusal = self.outbox.offer(entry, wait=wait, tell=tell)
+        if refusal is not None and not self.options.strict and not (tell and refusal is Refusal.FULL):
+            self._dropped(entry, "full" if refusal is Refusal.FULL else "closed")
+        return refusal
+
+    def flush(self, timeout_s: float) -> int:
+        """Send at once and wait: see Shoal.flush."""
+        self._await_writer(timeout_s)
+        if self._threadless:
+            self._sender.deliver_here(self.outbox, timeout_s)
+        return self.outbox.flush(timeout_s)
+
+    def close(self, timeout_s: float) -> int:
+        """Flush, end, give up what is left in memory: see Shoal.close."""
+        self._await_writer(timeout_s)
+        if not self.outbox.close():
+            return 0
+        atexit.unregister(self.close)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.shutdown(wait=False)
+        if self._started:
+            self.flush(timeout_s)
+            self._sender.stop(STOP_S_MAX)
+        rest = self.outbox.abandon()
+        for entry in rest:
+            self._dropped(entry, "closed")
+        if rest:
+            _LOG.error("closed with %d events undelivered: they are given up", len(rest))
+        left = self.outbox.waiting
+        if left:
+            _LOG.warning(
+                "closed with %d events undelivered: they stay in %s for who starts next",
+                left,
+                self.options.spool,
+            )
+        return len(rest) + left
+
+    @property
+    def writer(self) -> futures.ThreadPoolExecutor:
+        """One thread for calls that write to disk and must not keep an event loop waiting; in order."""
+        with self._lock:
+            if self._writer is None:
+                self._writer = futures.ThreadPoolExecutor(1, "shoal-sdk-spool")
+            return self._writer
+
+    def renew(self) -> None:
+        """In a forked child: leave the parent's events and connections alone and begin anew."""
+        closed = self.outbox.is_closed
+        self.outbox.forget()
+        self._sender.forget()
+        # Their finalisers belong to the parent, so here they never run.
+        _INHERITED.append((self.outbox, self._sender, self._writer))
+        self._lock = threading.RLock()
+        self._starting = self._started = self._threadless = self._has_spool = False
+        self._writer = None
+        self._sender, self.outbox = self._make()
+        if closed:
+            self.outbox.close()
+        self._on_fork()
+
+    def _await_writer(self, timeout_s: float) -> None:
+        """Wait until what was handed to the writer so far is accepted or refused."""
+        writer = self._writer
+        if writer is not None:
+            # It takes nothing any more once the interpreter ends, and has done everything by then.
+            with contextlib.suppress(RuntimeError):
+                futures.wait([writer.submit(bool)], timeout_s)
+
+    def _make(self) -> tuple[Sender, Outbox]:
+        options = self.options
+        security = options.security
+        route = Route(
+            options.bootstrap,
+            options.topic,
+            f"shoal-sdk-{options.app}",
+            options.linger_s,
+            idle_s_max=SYNC_IDLE_S_MAX if options.sync else None,
+            client_options=dict if security is None else security.options,
+            on_refused=self._refused,
+        )
+        sender = Sender(route)
+        return sender, Outbox(options.max_events, options.max_bytes, sender.wake)
+
+    def _start(self) -> None:
+        """Start the thread, at the first event of a process."""
+        with self._lock:
+            # True already for an event of a signal handler that interrupted us: it waits in memory.
+            if self._starting or self.outbox.is_closed:
+                return
+            self._starting = True
+            self._watch_end_of_child()
+            if self.options.spool is not None and not self._has_spool:
+                try:
+                    self._open_spool(self.options.spool)
+                except OSError as error:
+                    _LOG.error(
+                        "the spool in %s cannot be opened: %s. Events are kept in memory and would not"
+                        " survive the process",
+                        self.options.spool,
+                        error,
+                    )
+            if not self._sender.start(self.outbox):
+                # Too late for a thread: this one delivers, when the process closes the client.
+                self._threadless = True
+                self.outbox.attend()
+            self._started = True
+
+    def _open_spool(self, folder: str | os.PathLike[str]) -> Spool:
+        options = self.options
+        spool = Spool(
+            Path(folder) / options.topic, max_bytes=options.spool_max_bytes, fsync=options.spool_fsync
+        )
+        self.outbox.use(spool)
+        self._has_spool = True
+        return spool
+
+    def _watch_end_of_child(self) -> None:
+        """Have a child of multiprocessing close us when it ends; it may skip the interpreter's exit."""
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            Finalize(None, self.close, args=(EXIT_S_MAX,), exitpriority=0)
+
+    def _refused(self, entry: Entry) -> None:
+        """Kafka will never take this event: count it and say so."""
+        _LOG.error("Kafka refuses the %s event %s: it is given up", entry.event_type, entry.event_id)
+        self.outbox.settle([entry], delivered=False)
+        self._dropped(entry, "refused")
+
+    def _dropped(self, entry: Entry, reason: DropReason) -> None:
+        """Call `on_drop`; its errors are the application's, but not its caller's."""
+        if self._on_drop is None:
+            return
+        try:
+            self._on_drop(Drop(entry.event_type, entry.key.decode(), entry.event_id, reason))
+        except Exception:  # noqa: BLE001  # Tracking must not fail the code path it sits in.
+            _LOG.exception("on_drop failed")
+
+
+_LIVE: weakref.WeakSet[Transport] = weakref.WeakSet()
+_INHERITED: list[object] = []
+
+
+@cache
+def _watch_forks() -> None:
+    """Have every transport made anew in forked children, from now on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_renew_all)
+
+
+def _renew_all() -> None:
+    for transport in list(_LIVE):
+        transport.renew()

@@ -1,0 +1,166 @@
+"""The client for coroutines: the same calls awaited, and nothing that keeps the event loop waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shoal_sdk import AsyncShoal, BufferFull, Counters, Drop, Money, Shoal
+
+pytestmark = pytest.mark.kafka
+
+Orders = Callable[[str, str], list[tuple[str, str]]]
+
+NOBODY = "127.0.0.1:9"
+EUR = Money(1, "EUR")
+
+
+async def in_thread(orders_in: Orders, kafka: str, prefix: str) -> list[tuple[str, str]]:
+    """Read everything back; the reader has an event loop of its own."""
+    return await asyncio.to_thread(orders_in, kafka, prefix)
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    """With the same arguments, by construction; and what one can be asked, the other can."""
+
+    def public(client: type) -> set[str]:
+        return {name for name in dir(client) if not name.startswith("_")}
+
+    assert public(Shoal) == public(AsyncShoal)
+    assert inspect.signature(Shoal.__init__) == inspect.signature(AsyncShoal.__init__)
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+async def test_awaited_calls_arrive_in_order(
+    kafka: str, prefix: str, orders_in: Orders, tmp_path: Path, spooled: bool
+) -> None:
+    """A receipt is had on acceptance; awaiting it waits for delivery."""
+    async with AsyncShoal(kafka, app="shop", prefix=prefix, spool=tmp_path if spooled else None) as client:
+        receipts = [await client.purchased("c1", order_id=str(number), amount=EUR) for number in range(50)]
+        assert all(receipt.accepted for receipt in receipts)
+        assert await receipts[-1]
+        assert await receipts[0].wait(20)
+        assert await client.flush(20) == 0
+        assert client.counters == Counters(50, 50, 0, 0, spooled=50 if spooled else 0)
+    found = await in_thread(orders_in, kafka, prefix)
+    assert found == [("c1", str(number)) for number in range(50)]
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+async def test_a_call_not_awaited_is_made_all_the_same(
+    kafka: str, prefix: str, tmp_path: Path, spooled: bool
+) -> None:
+    """A forgotten await must not lose an event; Python warns about it."""
+    async with AsyncShoal(kafka, app="shop", prefix=prefix, spool=tmp_path if spooled else None) as client:
+        calls = [client.purchased("c1", order_id=str(number), amount=EUR) for number in range(10)]
+        for call in calls:
+            call.close()
+        assert await client.flush(20) == 0
+        assert client.counters.delivered == 10
+        client.purchased("c1", order_id="last", amount=EUR).close()
+    assert client.counters.delivered == 11
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+async def test_waiting_for_room_leaves_the_loop_free(
+    kafka: str, prefix: str, orders_in: Orders, tmp_path: Path, spooled: bool
+) -> None:
+    """More tasks than the buffer holds: all get their turn, in the order of their calls, nothing is lost."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with AsyncShoal(
+        kafka,
+        app="shop",
+        prefix=prefix,
+        max_events=5,
+        on_full="wait",
+        spool=tmp_path if spooled else None,
+    ) as client:
+        counting = asyncio.create_task(count_turns())
+        calls = [client.purchased("c1", order_id=str(number), amount=EUR) for number in range(200)]
+        receipts = await asyncio.gather(*calls)
+        counting.cancel()
+        assert all([await receipt for receipt in receipts])
+    assert turns > 10
+    assert await in_thread(orders_in, kafka, prefix) == [("c1", str(number)) for number in range(200)]
+
+
+async def test_without_kafka_calls_return_and_drop(caplog: pytest.LogCaptureFixture) -> None:
+    """As Shoal does: the newest is dropped, or with strict raised; a wait ends with its timeout."""
+    drops: list[Drop] = []
+    client = AsyncShoal(NOBODY, app="shop", max_events=1, on_drop=drops.append)
+    kept = await client.purchased("c1", order_id="1", amount=EUR)
+    dropped = await client.purchased("c1", order_id="2", amount=EUR)
+    assert (kept.accepted, dropped.accepted) == (True, False)
+    assert not await dropped
+    assert not await kept.wait(0.01)
+    waiting = asyncio.create_task(kept.wait())
+    assert await client.flush(0.01) == 1
+    assert await client.close(0.0) == 1
+    assert not await waiting, "a close ends the wait for what it gives up"
+    assert [drop.reason for drop in drops] == ["full", "closed"]
+    strict = AsyncShoal(NOBODY, app="shop", max_events=1, strict=True)
+    await strict.purchased("c1", order_id="1", amount=EUR)
+    with pytest.raises(BufferFull):
+        await strict.purchased("c1", order_id="2", amount=EUR)
+    await strict.close(0.0)
+
+
+async def test_who_waits_for_room_is_freed_by_close() -> None:
+    """And refused, as everybody after them."""
+    client = AsyncShoal(NOBODY, app="shop", max_events=1, on_full="wait")
+    await client.purchased("c1", order_id="1", amount=EUR)
+    waiting = asyncio.create_task(client.purchased("c1", order_id="2", amount=EUR))
+    while not client._transport.outbox._room_watchers:  # noqa: ASYNC110  # Its outbox has no event to wait for.
+        await asyncio.sleep(0.001)
+    await client.close(0.0)
+    assert not (await waiting).accepted
+    assert client.counters.dropped == 1
+
+
+async def test_wrong_arguments_are_said_by_the_call() -> None:
+    """Before anything is awaited."""
+    async with AsyncShoal(NOBODY, app="shop", disabled=True) as client:
+        with pytest.raises(ValueError, match="customer_id=''"):
+            client.identify("", {})
+        assert not (await client.identify("c1", {})).accepted
+
+
+async def test_sync_awaits_delivery(kafka: str, prefix: str) -> None:
+    """For functions that are frozen once they have answered."""
+    async with AsyncShoal(
+        kafka, app="shop", prefix=prefix, sync=True, linger_s=60, sync_timeout_s=20
+    ) as client:
+        assert (await client.purchased("c1", order_id="1", amount=EUR)).delivered
+
+
+def test_several_loops_may_share_a_client(kafka: str, prefix: str, orders_in: Orders) -> None:
+    """One after another and at the same time, in threads."""
+    client = AsyncShoal(kafka, app="shop", prefix=prefix, max_events=5, on_full="wait")
+
+    async def work(customer: str) -> None:
+        calls = [client.purchased(customer, order_id=str(number), amount=EUR) for number in range(50)]
+        receipts = await asyncio.gather(*calls)
+        assert await receipts[-1]
+
+    threads = [threading.Thread(target=asyncio.run, args=(work(f"c{number}"),)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    asyncio.run(work("c3"))
+    assert asyncio.run(client.close(20)) == 0
+    expected = Counter((f"c{loop}", str(number)) for loop in range(4) for number in range(50))
+    assert Counter(orders_in(kafka, prefix)) == expected
