@@ -83,6 +83,8 @@ class DirtyRows(CustomerState):
     def _head_bytes_max(self, slots: Int64s) -> Int64s:
         held = self.slots.lengths_of(slots) + FACT.itemsize * self.pages.lengths[slots]
         held += self._format.head_bytes_max
+        if self.series_facts is not None and self.series_facts.folds:
+            held += [self.series_facts.folds.bytes_of(slot) for slot in slots.tolist()]
         if self.profiles:
             held += self.profile_bytes_max[slots]
         if self.books:

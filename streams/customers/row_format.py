@@ -2,7 +2,7 @@
 
 A head row is HEAD, then per dimension two int64 (since_ms, value_seq), the dimensions and values
 as literals, the event that made it pending, the profile and the changes of subscriptions and tickets
-as JSON, and the facts of the open page.
+as JSON, what was folded of declared series, and the facts of the open page.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ HEAD = np.dtype(
         ("event_id_bytes", "<u4"),
         ("profile_bytes", "<u4"),
         ("changes_bytes", "<u4"),
+        ("folds_bytes", "<u4"),
         ("sealed", "<i4"),
         ("dropped", "<i4"),
         ("scores", "u1", (3,)),
@@ -54,7 +55,7 @@ HEAD = np.dtype(
     ]
 )
 
-STORED_COLUMNS = tuple(HEAD.names or ())[8:]
+STORED_COLUMNS = tuple(HEAD.names or ())[9:]
 """Columns of the table that HEAD holds under the same name."""
 
 LITERALS_MAX = 10_000
@@ -132,7 +133,7 @@ class RowFormat:
         owners = slots.tolist()
         head = self._head(state, slots)
         head["literal_bytes"] = list(map(len, literals))
-        profiles = changes = events = [b""] * len(slots)
+        profiles = changes = folds = events = [b""] * len(slots)
         if state.profiles:
             held = map(state.profiles.get, owners)
             profiles = [b"" if profile is None else profile.encoded() for profile in held]
@@ -142,6 +143,9 @@ class RowFormat:
             books = map(state.books.get, owners)
             changes = [b"" if book is None else book.encoded() for book in books]
             head["changes_bytes"] = list(map(len, changes))
+        if state.series_facts is not None and state.series_facts.folds:
+            folds = [state.series_facts.folds.encoded(slot) for slot in owners]
+            head["folds_bytes"] = list(map(len, folds))
         if state.pending_event_id:
             events = [state.pending_event_id.get(slot, b"") for slot in owners]
             head["event_id_bytes"] = list(map(len, events))
@@ -159,6 +163,7 @@ class RowFormat:
                 events,
                 profiles,
                 changes,
+                folds,
                 [facts[start:end] for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)],
                 strict=True,
             ),

@@ -94,12 +94,13 @@ class _Restoration:
         events_end = literals_end + head["event_id_bytes"]
         profiles_end = events_end + head["profile_bytes"]
         changes_end = profiles_end + head["changes_bytes"]
-        ends = (stamps_end, literals_end, events_end, profiles_end, changes_end)
+        folds_end = changes_end + head["folds_bytes"]
+        ends = (stamps_end, literals_end, events_end, profiles_end, changes_end, folds_end)
         bounds = [end.tolist() for end in ends]
         by_literals: dict[bytes, list[int]] = {}
         facts = []
         slots = self._slots.tolist()
-        for row, (value, a, b, c, d, e) in enumerate(zip(self._rows, *bounds, strict=True)):
+        for row, (value, a, b, c, d, e, f) in enumerate(zip(self._rows, *bounds, strict=True)):
             by_literals.setdefault(value[a:b], []).append(row)
             if c > b:
                 table.pending_event_id[slots[row]] = value[b:c]
@@ -107,7 +108,9 @@ class _Restoration:
                 table.put_profile(slots[row], Profile.decode(value[c:d]))
             if e > d:
                 table.books[slots[row]] = ChangeBook.decode(value[d:e])
-            facts.append(value[e:])
+            if f > e and table.series_facts is not None:
+                table.series_facts.folds.decode(slots[row], value[e:f])
+            facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
         for literals, members in by_literals.items():
             self._restore_values(literals, np.array(members, np.int64))

@@ -18,7 +18,8 @@ from streams.customers.columns import DAY, ENTRY, FIRST, Records
 from streams.customers.facts import Bools, Int64s, SeriesEntries, UInt64s
 from streams.customers.ledger import Ledger
 from streams.customers.runs import Runs
-from streams.customers.series import Series
+from streams.customers.series import Folded, Series
+from streams.customers.series_folds import Folds
 from streams.customers.series_layout import Content, Layout
 from streams.customers.series_orders import OrderSeries
 from streams.customers.series_runs import DayRun, SeriesRun
@@ -40,6 +41,7 @@ class SeriesFacts:
             (DayRun if each.event == "active_day" else SeriesRun)(self._runs, k)
             for k, each in enumerate(series)
         )
+        self.folds = Folds(layout)
         # Slot to activity id to the latest time of a content that is on record but lost.
         self._lost: dict[int, dict[int, int]] = {}
 
@@ -47,6 +49,11 @@ class SeriesFacts:
     def follow_orders(self) -> bool:
         """Whether a refund, or another content of an order, may change a series."""
         return bool(self.layout.orders)
+
+    @property
+    def declared(self) -> int:
+        """How many series are declared."""
+        return len(self._histories)
 
     @property
     def rows(self) -> int:
@@ -60,6 +67,10 @@ class SeriesFacts:
 
     def __getitem__(self, key: str) -> SeriesRun:
         return self._histories[self.layout.place[key]]
+
+    def folded(self, key: str, slots: Int64s) -> Folded:
+        """Return what was folded away of a declared series."""
+        return self.folds.of(self.layout.place[key], slots)
 
     def later_than(self, slots: Int64s, at_ms: int) -> Bools:
         """Return bool[n]: whether anything in any series happened after an instant."""
@@ -218,9 +229,11 @@ class SeriesFacts:
                 yield min(held.time, lost_ms), max(held.time, lost_ms)
 
     def cut(self, slot: int, before_ms: int) -> None:
-        """Forget what happened before an instant."""
-        for block in self._runs.of_slot(slot).values():
-            self._runs.runs.cut(block, before_ms)
+        """Forget what happened before an instant, but for what remains of each series in `folded`."""
+        for series, block in self._runs.of_slot(slot).items():
+            times, values = self._runs.runs.cut(block, before_ms)
+            if len(times) and series < len(self._histories):
+                self.folds.add(slot, series, times, values)
         lost = {i: time for i, time in self._lost.pop(slot, {}).items() if time >= before_ms}
         if lost:
             self._lost[slot] = lost

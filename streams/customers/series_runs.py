@@ -176,8 +176,7 @@ class DayRun(SeriesRun):
         """
         start, end = super().up_to(slots, as_of_ms)
         first_ms = self.first_ms(start, end)
-        end -= (end > start) & (first_ms > as_of_ms)
-        return start, end
+        return start, end - ((end > start) & (first_ms > as_of_ms))
 
     def first_ms(self, start: Int64s, end: Int64s) -> Int64s:
         """Return when the first thing happened on the day before `end` in each run; 0 in an empty one."""

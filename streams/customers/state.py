@@ -167,28 +167,6 @@ class CustomerState:
         last[last == NOT_YET_MS] = NEVER_MS
         return last
 
-    def booked(self, slots: Int64s) -> Int64s:
-        """Return int64[k], ascending: the places in `slots` of who may have subscriptions or tickets."""
-        if not self.books:
-            return np.empty(0, np.int64)
-        return np.flatnonzero([slot in self.books for slot in slots.tolist()])
-
-    def folded(self, series: str, slots: Int64s) -> Folded:
-        """Return what lies before the fold line: of `orders` everything, of `refunds` their total alone.
-
-        Of declared series nothing is remembered: a definition that looks back without end keeps them longer.
-        """
-        if series == "orders":
-            return Folded(
-                self.folded_orders[slots],
-                self.folded_paid_minor[slots],
-                self.folded_first_ms[slots],
-                self.folded_last_ms[slots],
-            )
-        none = np.zeros(len(slots), np.int64)
-        total = self.folded_refunds_minor[slots] if series == "refunds" else none
-        return Folded(none, total, none + NEVER_MS, none + NOT_YET_MS)
-
     def lifetime(self, slots: Int64s) -> tuple[Int64s, Int64s, Int64s]:
         """Return int64[n] each: orders with net > 0, their nets, refunds that reduced none of them."""
         orders = self.folded_orders[slots] + self.orders.lengths[slots]
@@ -213,6 +191,28 @@ class CustomerState:
         """Return the traits that are set."""
         profile = self.profiles.get(slot)
         return profile.values() if profile else {}
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return int64[k], ascending: the places in `slots` of who may have subscriptions or tickets."""
+        if not self.books:
+            return np.empty(0, np.int64)
+        return np.array([place for place, slot in enumerate(slots.tolist()) if slot in self.books], np.int64)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what lies before the fold line of `orders`, `refunds` (their total alone) or a series."""
+        if series == "orders":
+            return Folded(
+                self.folded_orders[slots],
+                self.folded_paid_minor[slots],
+                self.folded_first_ms[slots],
+                self.folded_last_ms[slots],
+            )
+        if series != "refunds":
+            if self.series_facts is None:
+                raise KeyError(series)
+            return self.series_facts.folded(series, slots)
+        none = np.zeros(len(slots), np.int64)
+        return Folded(none, self.folded_refunds_minor[slots], none + NEVER_MS, none + NOT_YET_MS)
 
     def series(self, key: str) -> SeriesRun:
         """Return the runs of a declared series; a KeyError when none has this key."""

@@ -317,7 +317,9 @@ class CustomerTable(FurtherFacts):
         self.folded_refunds_minor[slot] += idle + self.refunds.cut(slot, before)[1].sum()
         self.others.cut(slot, before)
         if self.series_facts is not None:
+            known = self.series_facts.folds.bytes_of(slot)
             self.series_facts.cut(slot, before)
+            self._dirty_bytes_max += self.series_facts.folds.bytes_of(slot) - known
         self.folded_before_ms[slot] = max(int(self.folded_before_ms[slot]), before)
         self.pages.drop(slot, free)
 

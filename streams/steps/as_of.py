@@ -68,14 +68,6 @@ class TableAsOf:
         self.orders = _RunsAsOf(table.orders, slots, as_of_ms)
         self.refunds = _RunsAsOf(table.refunds, slots, as_of_ms)
 
-    def booked(self, slots: Int64s) -> Int64s:
-        """Return the places of who may have subscriptions or tickets."""
-        return self._table.booked(slots)
-
-    def folded(self, series: str, slots: Int64s) -> Folded:
-        """Return what lies before the fold line: older than any instant a step looks back to."""
-        return self._table.folded(series, slots)
-
     def first_paid_ms(self, slots: Int64s) -> Int64s:
         """Return int64[n]: the first order with net > 0 in sight, NEVER_MS when there is none."""
         orders = self.orders
@@ -98,6 +90,14 @@ class TableAsOf:
     def trait(self, name: str, slots: Int64s) -> list[TraitValue]:
         """Return one trait of each customer, None where it is not set."""
         return self._table.trait(name, slots)
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return the places in `slots` of who may have subscriptions or tickets."""
+        return self._table.booked(slots)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what lies before the fold line: older than any instant a step looks back to."""
+        return self._table.folded(series, slots)
 
     def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]:
         """Return the subscriptions of each customer, by id."""

@@ -18,6 +18,7 @@ from streams.customers.facts import Int64s
 from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.row_format import KEY_BYTES
 from streams.customers.runs import Runs
+from streams.customers.series_folds import FOLD
 from streams.customers.series_runs import SeriesRun
 from streams.customers.table import CustomerTable
 from streams.segments.definition import DAY_MS, Definition
@@ -232,6 +233,9 @@ class Room:
             owners = slots[full]
             keys = filled[full] // FACTS_PER_PAGE + pages.sealed[owners] - pages.dropped[owners]
             total += int((keys * (KEY_BYTES + self._table.slots.lengths_of(owners))).sum())
+            if self._table.series_facts is not None:
+                # What is then folded of each series is told in the row.
+                total += len(full) * FOLD.itemsize * self._table.series_facts.declared
         if work.facts.traits or work.facts.account_id or work.facts.changes:
             if self._wordy is None or self._wordy[0] is not work:
                 self._wordy = work, _words_before(work)
@@ -329,6 +333,15 @@ def _words_before(work: Work) -> Int64s:
         value = work.chunk.records[int(facts.position[row])].value or b""
         before[row + 1] += ESCAPED * len(value) + CHANGE_NAMES_BYTES
     return before.cumsum()
+
+
+def _entries_of(work: Work, rows: Int64s) -> Int64s:
+    """Return int64[n]: the records that what series keep of each fact takes, beside that of the fact."""
+    entries = work.facts.entries
+    if not len(entries):
+        return np.zeros(len(rows), np.int64)
+    # Each entry is on record, and what all lines of an order said once more.
+    return 2 * (entries.row.searchsorted(rows, "right") - entries.row.searchsorted(rows))
 
 
 def _hits(runs: Runs, slots: Int64s, spans: tuple[int, ...], clock_ms: int, until_ms: int) -> Int64s:

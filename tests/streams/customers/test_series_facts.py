@@ -389,3 +389,47 @@ def test_a_series_is_declared_once() -> None:
     """Two of one key would be one set of facts under two numbers."""
     with pytest.raises(ValueError, match="declared twice"):
         new_table((COUNT, COUNT))
+
+
+def test_lines_go_with_the_content_of_the_order_that_lost() -> None:
+    """A lesser content of an order that says nothing of lines takes those of the greater one away."""
+    for tellings in (
+        [order("a", 5, "o", 9, (SHARE, 1, 3), (SKUS, 7, 0)), order("a", 5, "o", 8)],
+        [order("a", 5, "o", 8), order("a", 5, "o", 9, (SHARE, 1, 3), (SKUS, 7, 0))],
+    ):
+        table = new_table()
+        for telling in tellings:
+            tell(table, [telling])
+        assert (run_of(table, SHARE, 0), run_of(table, SKUS, 0)) == ([], [])
+
+
+def test_of_lines_told_twice_of_one_order_the_least_stand_in_any_order() -> None:
+    """Same instant and amount, other lines: settled by what they say, also when both are on record."""
+    both = [order("a", 5, "o", 9, (SHARE, part, 3), (SKUS, part, 0)) for part in (1, 2, 3)]
+    least = min(both, key=rank)
+    wanted = expected([least])["a"]
+    for tellings in (both, both[::-1], [both[1], both[0], both[2]]):
+        table, rows = new_table(), dict[bytes, bytes | None]()
+        for telling in tellings:
+            tell(table, [telling])
+            rows.update(table.take_rows())
+        assert seen(table)["a"] == wanted
+        assert seen(restored(table, rows))["a"] == wanted
+
+
+def test_what_was_folded_is_still_told() -> None:
+    """How often, how much, first and last, of each series; days count as days; also after a restart."""
+    table = new_table()
+    old = [activity("a", 10 * DAY_MS + 7 * i, f"e{i}", (COUNT, 1), (SUM, i)) for i in range(20)]
+    tell(table, old)
+    tell(table, [activity("a", 50 * DAY_MS + i, f"l{i}", (COUNT, 1)) for i in range(40)], line=40 * DAY_MS)
+    bound = table.dirty_bytes_max
+    rows = dict(table.take_rows())
+    assert sum(len(key) + len(value or b"") for key, value in rows.items()) <= bound
+    one = np.array([0])
+    for each in (table, restored(table, rows)):
+        found = {series: [int(column[0]) for column in each.folded(series.key, one)] for series in ALL}
+        assert found[COUNT] == [20, 20, 10 * DAY_MS, 10 * DAY_MS + 133]
+        assert found[SUM] == [20, 190, 10 * DAY_MS, 10 * DAY_MS + 133]
+        assert found[DAYS] == [1, 1, 10 * DAY_MS, 10 * DAY_MS]
+        assert found[SHARE][:2] == [0, 0]

@@ -92,6 +92,7 @@ def test_changes_equal_the_scalar_rules(seed: int, entries: int, customers: int,
     assert [summary(change) for change in partition.changes] == oracle_of(log).changes
 
 
+@pytest.mark.timeout(600)  # Some 20 s of CPU, which a crowded machine stretches.
 @given(seed=st.integers(0, 10**9))
 @settings(max_examples=40, phases=PHASES)
 def test_chunk_sizes_crashes_and_bounds_do_not_show(seed: int) -> None:
