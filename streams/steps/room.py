@@ -132,8 +132,7 @@ class Room:
         told = _told(evaluator)
         self._dimensions = len(told)
         self._membership_bytes = membership_bytes(evaluator)
-        # What settles with a delay may change once more after every evaluation that turned its rule.
-        self._delays = len(evaluator.delays)
+        self._delays = bool(evaluator.delays)
         # What `_words_before` says of the work looked at last.
         self._wordy: tuple[Work, Int64s] | None = None
         # What the changes of one evaluation take at most, of every dimension, beside ids.
@@ -191,7 +190,8 @@ class Room:
         if self._spans.fixed:
             evaluations += (seen + 1) * self._spans.fixed
         if self._delays:
-            evaluations += (evaluations + 1) * self._delays
+            # What settles with a delay changes once for every time its rule turned: here, or before.
+            evaluations += 1
         return total + int((np.minimum(ticks, evaluations) * changes_bytes).sum())
 
     def sweep_bytes(self, slots: Int64s, work: Work) -> Int64s:
