@@ -169,7 +169,9 @@ def of_events(rng: random.Random) -> Drawn:
         return [dict(d.properties) for d in named if fits(dict(d.properties))]
 
     def sizes(c: Customer, now: int) -> list[Fraction]:
-        return [Fraction(each["size"]) for each in done(c, now) if "size" in each]
+        # A number is kept in millionths, half of one rounded to even: no double is 3.333333.
+        kept = (round(Fraction(each["size"]) * 10**6) for each in done(c, now) if "size" in each)
+        return [Fraction(each, 10**6) for each in kept]
 
     def features(c: Customer, now: int) -> int:
         return len({each["feature"] for each in done(c, now) if "feature" in each})
