@@ -145,6 +145,19 @@ def check_keys(checks: Checks, customer: Strings) -> None:
     )
 
 
+def check_names(checks: Checks, field: str, bytes_max: int) -> None:
+    """Refuse rows whose text in a column without nulls has 0 or more than `bytes_max` bytes."""
+    names = strings_of(checks.group.batch.column(field))
+    checks.refuse_where(
+        # 0 - 1 wraps around to the largest number.
+        (names.lengths - 1).view(np.uint64) >= bytes_max,
+        field,
+        f"1 to {bytes_max} bytes of UTF-8",
+        lambda row: _shown(names[row]),
+        "a name is short; put what varies into properties",
+    )
+
+
 def amounts(checks: Checks, rates: Rates) -> Int64s:
     """Return int64[n] amounts in minor units of the reporting currency; 0 for rows refused."""
     batch = checks.group.batch

@@ -30,7 +30,9 @@ class Card:
     as_of_ms: int
     partition: int
     values: Mapping[str, tuple[str, int] | None]
-    """Dimension to (value, since), None before the first evaluation."""
+    """Dimension to (value, since), None before the first evaluation, and for who is out of a segment."""
+    segments: frozenset[str]
+    """The dimensions that are custom segments."""
     scores: tuple[int, int, int] | None
     last_order_ms: int
     orders: int
@@ -85,6 +87,8 @@ def card_of(engine: PartitionEngine, evaluator: Evaluator, customer_id: str) -> 
     outcome = evaluator.evaluate(table, slots, np.array([engine.clock_ms]))
     values: dict[str, tuple[str, int] | None] = {}
     for d, dimension in enumerate(evaluator.dimensions):
+        if not evaluator.counted[d]:
+            continue
         code = int(table.value[slot, d])
         held = None if code < 0 else (evaluator.values[d][code], int(table.since_ms[slot, d]))
         values[dimension] = held
@@ -95,6 +99,9 @@ def card_of(engine: PartitionEngine, evaluator: Evaluator, customer_id: str) -> 
         as_of_ms=engine.clock_ms,
         partition=engine.partition,
         values=values,
+        segments=frozenset(
+            name for name, kind in zip(evaluator.dimensions, evaluator.kinds, strict=True) if kind == "custom"
+        ),
         scores=(r, f, m) if r else None,
         last_order_ms=int(outcome.last_purchase_ms[0]),
         orders=int(outcome.orders[0]),
@@ -113,7 +120,8 @@ def as_text(card: Card) -> str:
         f"as of       {_when(card.as_of_ms)} (partition {card.partition})",
     ]
     for dimension, held in card.values.items():
-        said = "not evaluated yet" if held is None else f"{held[0]} since {_when(held[1])}"
+        out = "out" if dimension in card.segments else "not evaluated yet"
+        said = out if held is None else f"{held[0]} since {_when(held[1])}"
         lines.append(f"{dimension:<11} {said}")
     if card.scores is not None:
         r, f, m = card.scores

@@ -12,10 +12,15 @@ import numpy as np
 import errors
 from schemas.decoding import decode
 from streams import checks as checking
+from streams.change_reading import changes_of
 from streams.checks import Checks, Record
 from streams.columns import empty_strings, int64s_of, joined, span_of, strings_of
-from streams.customers.facts import Facts, Int64s, Kind, Strings, TraitValue, UInt8s
+from streams.customers.changes import Change
+from streams.customers.facts import Facts, Int64s, Kind, SeriesEntries, Strings, TraitValue, UInt8s
+from streams.properties import ENCODED_BYTES_MAX as PROPERTY_BYTES_MAX
+from streams.properties import NAME_BYTES_MAX, Properties
 from streams.segments.currencies import Rates
+from streams.series_reading import SeriesReader
 from streams.traits import ENCODED_BYTES_MAX, encoded_bytes, traits_of
 
 SIGN_UP_SOURCE = "signup_source"
@@ -26,8 +31,16 @@ _KINDS = {
     "ProfileUpdated": Kind.PROFILE_UPDATED,
     "Purchased": Kind.PURCHASED,
     "Refunded": Kind.REFUNDED,
+    "PlanChanged": Kind.PLAN_CHANGED,
+    "TicketChanged": Kind.TICKET_CHANGED,
+    "Activity": Kind.ACTIVITY,
 }
 _NATURAL_IDS = {Kind.PURCHASED: "order_id", Kind.REFUNDED: "refund_id"}
+_ENTITY_IDS = {Kind.PLAN_CHANGED: "subscription_id", Kind.TICKET_CHANGED: "ticket_id"}
+
+
+_NO_ENTRIES = SeriesEntries.none()
+_ENTRY_COLUMNS = ("row", "series", "value", "whole")
 
 
 class Priced(Protocol):
@@ -67,16 +80,22 @@ class _Rows:
     amount_minor: Int64s
     traits: dict[int, Mapping[str, TraitValue]]
     account_id: dict[int, str]
+    changes: dict[int, Change]
+    entries: SeriesEntries
+    """By position."""
 
 
-def read(records: Sequence[Record], *, partition: int, definition: Priced) -> Reading:
+def read(
+    records: Sequence[Record], *, partition: int, definition: Priced, series: SeriesReader | None = None
+) -> Reading:
     """Decode and check records of one partition.
 
     A record that fails is dead, for the first check it fails: a value; framing, fingerprint,
     decoding, UTF-8; ids of 1 to 256 bytes; the key equal to the customer id (a Tick's: to the
-    partition's number); amount and currency; refund kind; traits; time. The message names place,
-    field, value and fix. Amounts are converted with `definition.rates`. Never raises for what a
-    record holds.
+    partition's number); amount and currency; refund kind; traits; subscription or ticket; activity
+    and properties; time. The message names place, field, value and fix. Amounts are converted with
+    `definition.rates`. `series` finds what the events add to declared series; None: there are none.
+    Never raises for what a record holds.
     """
     decoded = decode(list(map(attrgetter("value"), records)))
     dead = {failure.position: failure.error for failure in decoded.failures}
@@ -85,7 +104,7 @@ def read(records: Sequence[Record], *, partition: int, definition: Priced) -> Re
     for group in decoded.groups:
         checks = Checks(group, records, partition)
         if group.type in _KINDS:
-            read_rows.append(_events(checks, _KINDS[group.type], definition.rates))
+            read_rows.append(_events(checks, _KINDS[group.type], definition.rates, series))
         elif group.type == "Tick":
             ticks.append(_ticks(checks))
         else:
@@ -102,13 +121,15 @@ def read(records: Sequence[Record], *, partition: int, definition: Priced) -> Re
     )
 
 
-def _events(checks: Checks, kind: Kind, rates: Rates) -> _Rows:
+def _events(checks: Checks, kind: Kind, rates: Rates, series: SeriesReader | None) -> _Rows:
     batch, count = checks.group.batch, len(checks)
     customer, event_id = strings_of(batch.column("customer_id")), strings_of(batch.column("event_id"))
     ids = {"customer_id": customer, "event_id": event_id}
     natural, order = event_id, empty_strings(count)
     if kind in _NATURAL_IDS:
         natural = ids[_NATURAL_IDS[kind]] = strings_of(batch.column(_NATURAL_IDS[kind]))
+    if kind in _ENTITY_IDS:
+        ids[_ENTITY_IDS[kind]] = strings_of(batch.column(_ENTITY_IDS[kind]))
     checking.check_ids(checks, ids)
     if kind is Kind.REFUNDED:
         order = checking.optional_id(checks, "order_id")
@@ -116,19 +137,61 @@ def _events(checks: Checks, kind: Kind, rates: Rates) -> _Rows:
     checking.check_keys(checks, customer)
     amount, refund_kind = np.zeros(count, np.int64), np.zeros(count, np.uint8)
     traits: dict[int, Mapping[str, TraitValue]] = {}
+    changes: dict[int, Change] = {}
     if kind in (Kind.PURCHASED, Kind.REFUNDED):
         amount = checking.amounts(checks, rates)
         if kind is Kind.REFUNDED:
             refund_kind = checking.refund_kinds(checks)
-    else:
+    elif kind in _ENTITY_IDS:
+        changes = changes_of(checks, kind, rates)
+    elif kind is not Kind.ACTIVITY:
         traits = _traits(checks, kind)
+    entries = _series_entries(checks, kind, series)
     times = int64s_of(batch.column("occurred_at"))
     checking.check_times(checks, "occurred_at", times, future_ms_max=checking.FUTURE_MS_MAX)
     rows = _Rows(
         checks.group.rows, np.full(count, kind, np.uint8), customer, event_id, times, natural, order,
-        refund_kind, amount, traits, _accounts(checks),
+        refund_kind, amount, traits, _accounts(checks), changes, entries,
     )  # fmt: skip
     return rows if not checks.failed else _take(rows, checks.good())
+
+
+def _series_entries(checks: Checks, kind: Kind, series: SeriesReader | None) -> SeriesEntries:
+    """Return what the events add to series, by position; refuse activities that are out of bounds."""
+    batch, found = checks.group.batch, _NO_ENTRIES
+    if kind is Kind.ACTIVITY:
+        properties = _properties(checks)
+
+        def refuse(row: int, expected: str, got: str) -> None:
+            checks.refuse([row], "properties", expected, lambda _: got, "send it in a larger unit")
+
+        found = _NO_ENTRIES if series is None else series.of_activities(batch, properties, refuse)
+    elif series is not None and kind is Kind.PURCHASED:
+        found = series.of_orders(batch)
+    elif series is not None and kind is Kind.SIGNED_UP:
+        found = series.of_sign_ups(len(batch))
+    if not len(found):
+        return _NO_ENTRIES
+    return SeriesEntries(checks.group.rows[found.row], found.series, found.value, found.whole)
+
+
+def _properties(checks: Checks) -> Properties:
+    """Return the properties of activities, refusing those that are out of bounds."""
+    batch = checks.group.batch
+    checking.check_names(checks, "name", NAME_BYTES_MAX)
+    properties = Properties(batch.column("properties"))
+
+    def refuse(row: int, expected: str, got: str) -> None:
+        checks.refuse([row], "properties", expected, lambda _: got, "keep bulky or nested data elsewhere")
+
+    properties.check(refuse)
+    for row, record in enumerate(checks.records):
+        # Properties are never longer than the record they came in, so only a long one is measured.
+        if len(record.value or b"") > PROPERTY_BYTES_MAX:
+            size = properties.encoded_bytes(row)
+            if size > PROPERTY_BYTES_MAX:
+                refuse(row, f"at most {PROPERTY_BYTES_MAX} bytes in all", f"{size}")
+    return properties
 
 
 def _traits(checks: Checks, kind: Kind) -> dict[int, Mapping[str, TraitValue]]:
@@ -182,6 +245,10 @@ def _take(rows: _Rows, good: Int64s) -> _Rows:
         rows.amount_minor[good],
         {at: traits for at, traits in rows.traits.items() if at in kept},
         {at: account for at, account in rows.account_id.items() if at in kept},
+        {at: change for at, change in rows.changes.items() if at in kept},
+        rows.entries.take(np.flatnonzero(np.isin(rows.entries.row, position)))
+        if len(rows.entries)
+        else rows.entries,
     )
 
 
@@ -197,6 +264,11 @@ def _facts(parts: list[_Rows]) -> Facts:
     # The row of a position: they are ascending, and every key is one of them.
     with_traits = np.searchsorted(position, np.fromiter(merged.traits, np.int64)).tolist()
     with_account = np.searchsorted(position, np.fromiter(merged.account_id, np.int64)).tolist()
+    changed = np.searchsorted(position, np.fromiter(merged.changes, np.int64)).tolist()
+    entries = merged.entries
+    if len(entries):
+        row = np.searchsorted(position, entries.row)
+        entries = SeriesEntries(row, entries.series, entries.value, entries.whole)
     return Facts(
         position,
         merged.kind,
@@ -209,6 +281,8 @@ def _facts(parts: list[_Rows]) -> Facts:
         merged.amount_minor,
         dict(zip(with_traits, merged.traits.values(), strict=True)),
         dict(zip(with_account, merged.account_id.values(), strict=True)),
+        dict(zip(changed, merged.changes.values(), strict=True)),
+        entries,
     )
 
 
@@ -238,7 +312,18 @@ def _merged(parts: list[_Rows]) -> _Rows:
         np.concatenate([part.amount_minor for part in parts])[order],
         {at: traits for part in parts for at, traits in part.traits.items()},
         {at: account for part in parts for at, account in part.account_id.items()},
+        {at: change for part in parts for at, change in part.changes.items()},
+        _merged_entries([part.entries for part in parts if len(part.entries)]),
     )
+
+
+def _merged_entries(parts: list[SeriesEntries]) -> SeriesEntries:
+    """Merge the entries of each type into log order; those of one position stay as they are."""
+    if not parts:
+        return _NO_ENTRIES
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _ENTRY_COLUMNS]
+    order = np.argsort(columns[0], kind="stable")
+    return SeriesEntries(*(column[order] for column in columns))
 
 
 def _ticks(checks: Checks) -> tuple[Int64s, Int64s]:

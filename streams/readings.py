@@ -16,6 +16,7 @@ from streams.customers.table import CustomerTable
 from streams.kafka.broker_clock import BrokerClock
 from streams.kafka.partition import Partition
 from streams.segments.definition import Definition
+from streams.segments.settling import RULE_SUFFIX
 from streams.steps.engine import PartitionEngine
 
 DEAD_S_MAX = 120.0
@@ -88,6 +89,8 @@ def _of_customers(table: CustomerTable, label: str, now_ms: int) -> Iterator[Rea
     yield metrics.CUSTOMERS, count, (label,)
     yield metrics.FACTS, table.entries.rows, (label,)
     for d, (dimension, values) in enumerate(zip(table.dimensions, table.values, strict=True)):
+        if dimension.endswith(RULE_SUFFIX):
+            continue
         # One more than the code, so that customers without a value, at -1, are counted apart.
         held = np.bincount(table.value[:count, d] + 1, minlength=len(values) + 1)
         for value, members in zip(values, held[1:].tolist(), strict=True):

@@ -14,6 +14,7 @@ from clock import FrozenClock
 from schemas.changes import decode_change
 from schemas.events import encode_event, encode_tick
 from schemas.memberships import decode_membership
+from streams.customers.series import Series
 from streams.kafka.seam import Chunk, DeadLetter, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
@@ -48,9 +49,14 @@ class SimulatedPartition:
     memberships: dict[bytes, bytes] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
+    series: tuple[Series, ...] = ()
+    """Declared beside what the definition declares."""
+    evaluator_type: type[Evaluator] = Evaluator
 
     def __post_init__(self) -> None:
-        self.evaluator = Evaluator(self.definition)
+        self.evaluator = self.evaluator_type(self.definition)
+        if self.series:
+            self.evaluator.series = self.series
         self.engine = self._restored()
 
     # -- writing the log -------------------------------------------------------------------

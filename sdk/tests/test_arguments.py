@@ -84,6 +84,67 @@ def test_a_wrong_refund_is_named(client: Shoal, wrong: dict[str, Any], says: str
 
 
 @pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"subscription_id": ""}, "subscription_id='': an id is not empty"),
+        ({"change": "churned"}, "change='churned': expected one of trial_started, trial_ended, started"),
+        ({"change": "unknown"}, "change='unknown': expected one of"),
+        ({"plan": ""}, "plan='': pass None for what is not known"),
+        ({"tier": "x" * 257}, "tier='xxx.*257 bytes of UTF-8, at most 256"),
+        ({"mrr": 12.5}, "mrr=12.5: expected Money, got float"),
+        ({"mrr": Money(-1, "EUR")}, "mrr=.*below zero"),
+        ({"usage": Money(1, "GBP")}, "usage=.*mrr is in EUR; convert it"),
+        ({"seats": -1}, "seats=-1: expected an int of at least 0, or None"),
+        ({"seats": True}, "seats=True: expected an int"),
+        ({"addons": "backup"}, "addons='backup': expected several texts, got str"),
+        ({"addons": ["a"] * 65}, "addons: 65 texts, at most 64"),
+        ({"cancel_at": datetime(2026, 1, 1)}, "cancel_at=.*: no time zone"),  # noqa: DTZ001  # On purpose.
+        ({"card_on_file": 1}, "card_on_file=1: expected True, False or None"),
+    ],
+)
+def test_a_wrong_plan_change_is_named(client: Shoal, wrong: dict[str, Any], says: str) -> None:
+    """What a worker would refuse, the caller is told."""
+    right: dict[str, Any] = {"subscription_id": "s1", "change": "started", "mrr": Money(900, "EUR")}
+    with pytest.raises(ValueError, match=says):
+        client.plan_changed("c1", **{**right, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"ticket_id": 7}, "ticket_id=7: an id is text"),
+        ({"change": "solved"}, "change='solved': expected one of opened, replied, closed, reopened, rated"),
+        ({"author": "unknown"}, "author='unknown': expected one of customer, agent, bot"),
+        ({"rating": 4.5}, "rating=4.5: expected an int of at least 0, or None"),
+        ({"topic": ""}, "topic='': pass None"),
+    ],
+)
+def test_a_wrong_ticket_is_named(client: Shoal, wrong: dict[str, Any], says: str) -> None:
+    """As for plans."""
+    with pytest.raises(ValueError, match=says):
+        client.ticket("c1", **{"ticket_id": "t1", "change": "opened", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "says"),
+    [
+        ("", {}, "name='': an id is not empty"),
+        ("export", [("rows", 3)], "properties=.*: expected a mapping, got list"),
+        ("export", {"": 3}, "properties: a name=''"),
+        ("export", {str(n): n for n in range(65)}, "properties: 65 names, at most 64"),
+        ("export", {"when": {1}}, "properties.'when'.=.*: a property is text, a number or"),
+        ("export", {"rows": None}, "properties.'rows'.=None: a property is text, a number or a bool"),
+        ("export", {"rows": float("nan")}, "properties.'rows'.=nan: not a number that compares"),
+        ("export", {"rows": 2**63}, "properties.'rows'.=.*: more than 64 bits hold"),
+    ],
+)
+def test_a_wrong_activity_is_named(client: Shoal, name: str, properties: Any, says: str) -> None:
+    """Its name, and each property by its own."""
+    with pytest.raises(ValueError, match=says):
+        client.track("c1", name, properties)
+
+
+@pytest.mark.parametrize(
     ("traits", "says"),
     [
         ({"": 1}, "traits: the name '' is not"),

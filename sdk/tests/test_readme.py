@@ -84,13 +84,16 @@ def test_links_within_the_page_lead_to_headings() -> None:
 
 
 def test_the_start(run: Run) -> None:
-    """Four events, as they stand there."""
+    """Seven events, as they stand there."""
     shoal = run(START)["shoal"]
     assert [event.type for event in shoal.of("customer-1")] == [
         "signed_up",
         "purchased",
         "refunded",
         "profile_updated",
+        "plan_changed",
+        "ticket_changed",
+        "activity",
     ]
     shoal.assert_sent("purchased", order_id="1001", amount=EUR)
     shoal.assert_sent("identify", traits={"plan": "pro", "newsletter": None})

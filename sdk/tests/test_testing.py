@@ -60,6 +60,34 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "trigger": "mail",
     },
     "refunded": {"refund_id": "r1", "order_id": "o1", "amount": EUR, "kind": "return", "reason": "late"},
+    "plan_changed": {
+        "subscription_id": "s1",
+        "change": "upgraded",
+        "plan": "pro",
+        "mrr": EUR,
+        "product": "app",
+        "previous_plan": "free",
+        "tier": "gold",
+        "seats": 3,
+        "addons": ["backup"],
+        "interval": "month",
+        "usage": Money(40, "EUR"),
+        "trial_ends_at": AT,
+        "renews_at": AT + timedelta(days=30),
+        "cancel_at": AT + timedelta(days=60),
+        "card_on_file": True,
+        "reason": "growth",
+        "competitor": "none",
+    },
+    "ticket": {
+        "ticket_id": "t1",
+        "change": "rated",
+        "author": "customer",
+        "rating": 4,
+        "channel": "mail",
+        "topic": "billing",
+    },
+    "track": {"name": "export", "properties": {"format": "csv", "rows": 3, "share": 0.5, "again": True}},
 }
 """Every method that sends, with every argument it has."""
 COMMON: dict[str, Any] = {"occurred_at": AT, "event_id": "e1", "context": CONTEXT, "account_id": "acme"}
@@ -418,3 +446,22 @@ def test_importing_the_sdk_or_the_plugin_brings_nothing_of_the_other() -> None:
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)})
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_change_at_one_instant_is_one_event(shoal: RecordingShoal) -> None:
+    """Of a subscription or ticket: its id, the change and the instant make the event's id, all three."""
+    later = AT + timedelta(milliseconds=1)
+    said = [("s1", "started", AT), ("s1", "started", AT), ("s2", "started", AT), ("s1", "ended", AT)]
+    for subscription, change, at in [*said, ("s1", "started", later)]:
+        shoal.plan_changed("c1", subscription_id=subscription, change=change, occurred_at=at)
+    ids = [event.event_id for event in shoal.events]
+    assert ids[0] == ids[1] and len(set(ids)) == 4
+    shoal.clear()
+    for ticket, change, at in [("t1", "opened", AT), ("t1", "opened", AT), ("t1", "closed", AT)]:
+        shoal.ticket("c1", ticket_id=ticket, change=change, occurred_at=at)
+    ids = [event.event_id for event in shoal.events]
+    assert ids[0] == ids[1] != ids[2]
+    shoal.clear()
+    shoal.track("c1", "login", occurred_at=AT)
+    shoal.track("c1", "login", occurred_at=AT)
+    assert len({event.event_id for event in shoal.events}) == 2

@@ -30,8 +30,16 @@ REFUND_KIND_SHIFT = 4
 STALE = 0x80
 """Flag in `code`: the order of this linked refund was past the fold line when the refund came."""
 
+ENTRY, LINES, DAY = 13, 14, 15
+"""What series keep is on record beside events, under these codes instead of a Kind; `link` says of which
+series (series_facts.py). All have room in KIND_MASK, and DAY is the greatest."""
+
+FIRST = 0x10
+"""Flag in `code`: the first ENTRY of one content of an activity."""
+
 _FAMILY_OF_KIND = np.zeros(KIND_MASK + 1, np.int64)
 _FAMILY_OF_KIND[[Kind.SIGNED_UP, Kind.PROFILE_UPDATED, Kind.PURCHASED, Kind.REFUNDED]] = 3, 3, 1, 2
+_FAMILY_OF_KIND[[Kind.PLAN_CHANGED, Kind.TICKET_CHANGED, Kind.ACTIVITY]] = 3
 _FAMILY_SALTS = mix(np.arange(4, dtype=np.uint64) + np.uint64(0x5A17))
 _PLAIN = KeyedHash(b"")
 _PLAIN_BITS = np.uint64(16)
@@ -53,6 +61,8 @@ class FactColumns:
     """Rows that carry traits or an account, which are merged one by one."""
     any_wordy: bool
     any_signed_up: bool
+    core: bool
+    """All of them are sign-ups, profiles, purchases and refunds, and none adds to a series."""
 
 
 def columns_of(facts: Facts, hashes: KeyedHash) -> FactColumns:
@@ -86,6 +96,7 @@ def columns_of(facts: Facts, hashes: KeyedHash) -> FactColumns:
         wordy=wordy,
         any_wordy=bool(facts.traits or facts.account_id),
         any_signed_up=bool(signed_up.any()),
+        core=not len(facts.entries) and (not len(kind) or int(kind.max()) <= Kind.REFUNDED),
     )
 
 

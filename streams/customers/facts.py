@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+from streams.customers.changes import Change
 
 Int64s = npt.NDArray[np.int64]
 UInt8s = npt.NDArray[np.uint8]
@@ -32,6 +34,9 @@ class Kind(IntEnum):
     PROFILE_UPDATED = 2
     PURCHASED = 3
     REFUNDED = 4
+    PLAN_CHANGED = 5
+    TICKET_CHANGED = 6
+    ACTIVITY = 7
 
 
 class RefundKind(IntEnum):
@@ -89,6 +94,52 @@ class Strings:
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesEntries:
+    """What n facts add to the series a definition declares; every array has one entry for each.
+
+    `row` is the fact, ascending; `series` the place of the series among the declared ones, ascending
+    within a fact. `value` is what the series keeps: 1, a number in millionths, a hash, or the value
+    of an order's matching lines, of `whole` in all its lines (0 for everything but orders).
+    """
+
+    row: Int64s
+    series: Int64s
+    value: Int64s
+    whole: Int64s
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, places: Int64s) -> SeriesEntries:
+        """Return the entries at `places`, in that order."""
+        return SeriesEntries(self.row[places], self.series[places], self.value[places], self.whole[places])
+
+    def rows(self) -> Int64s:
+        """Return the facts that have entries, ascending."""
+        first = np.ones(len(self.row), np.bool_)
+        np.not_equal(self.row[1:], self.row[:-1], out=first[1:])
+        return self.row[first]
+
+    def of_rows(self, rows: Int64s) -> SeriesEntries:
+        """Return the entries of the facts at `rows`, by the place of each fact in it."""
+        first, end = self.row.searchsorted(rows), self.row.searchsorted(rows, "right")
+        count = end - first
+        place = np.arange(len(rows)).repeat(count)
+        # Entry j of the result is its fact's first and as many further as came before it of the same fact.
+        taken = self.take(np.arange(len(place)) + (first - count.cumsum() + count).repeat(count))
+        return SeriesEntries(place, taken.series, taken.value, taken.whole)
+
+    @classmethod
+    def none(cls) -> SeriesEntries:
+        """Return no entries."""
+        nothing = np.empty(0, np.int64)
+        return cls(nothing, nothing, nothing, nothing)
+
+
+_NO_ENTRIES = SeriesEntries.none()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """n valid events of one chunk in log order; every array has n entries.
 
@@ -112,6 +163,10 @@ class Facts:
     traits: Mapping[int, Mapping[str, TraitValue]]
     """Row to the traits it sets (None deletes); rows that set none are absent."""
     account_id: Mapping[int, str]
+    changes: Mapping[int, Change] = field(default_factory=dict)
+    """Row to what it says of a subscription or ticket: every PLAN_CHANGED and TICKET_CHANGED, no other."""
+    entries: SeriesEntries = _NO_ENTRIES
+    """What the rows add to declared series."""
 
     def __len__(self) -> int:
         return len(self.kind)

@@ -64,6 +64,8 @@ class Ledger:
     def __init__(self, orders: Runs, refunds: Runs, others: Runs) -> None:
         self._orders, self._refunds, self._others = orders, refunds, others
         self.entries: dict[int, Entry] = {}
+        self.settled: list[tuple[int, int]] | None = None
+        """While it is a list: (slot, order id) of every order that was put or whose net may have changed."""
 
     def apply(self, slot: int, fact: Fact, fold_line_ms: int, *, fresh: bool) -> tuple[Fact | None, bool]:
         """Apply one fact; return what must be put on record, if anything, and whether it conflicted.
@@ -75,7 +77,7 @@ class Ledger:
             if fact.rank >= held.rank:
                 return None, fact.rank != held.rank
             self._take_out(slot, held)
-        order = self._order(slot, fact.link) if fact.link else None
+        order = self.order(slot, fact.link) if fact.link else None
         if order is not None and order[0] < fold_line_ms:
             # The order is past the fold line: the refund reduces nothing.
             fact = fact._replace(code=fact.code | STALE)
@@ -100,7 +102,7 @@ class Ledger:
         """Return the content held under the fact's id, None when there is none."""
         entry = self.entries.get(slot)
         if fact.kind == Kind.PURCHASED:
-            known = self._order(slot, fact.id)
+            known = self.order(slot, fact.id)
             return Fact(*known, fact.id, 0, Kind.PURCHASED) if known else None
         if fact.kind == Kind.REFUNDED:
             if entry and fact.id in entry.refunds:
@@ -122,6 +124,14 @@ class Ledger:
         """Tell whether an order that has a linked refund has come itself, and is not folded."""
         entry = self.entries.get(slot)
         return entry is not None and order_id in entry.orders
+
+    def order(self, slot: int, order_id: int) -> tuple[int, int] | None:
+        """Return (time, paid) of an order, None when it is unknown."""
+        entry = self.entries.get(slot)
+        if entry and order_id in entry.orders:
+            return entry.orders[order_id]
+        at = self._orders.position(slot, order_id)
+        return self._orders.entry(slot, at) if at >= 0 else None
 
     def without_effect(self, slot: int) -> int:
         """Return the sum of linked refunds that reduce no order: waiting, or too late for theirs."""
@@ -180,14 +190,6 @@ class Ledger:
             entry = self.entries[slot] = Entry()
         return entry
 
-    def _order(self, slot: int, order_id: int) -> tuple[int, int] | None:
-        """Return (time, paid) of a known order."""
-        entry = self.entries.get(slot)
-        if entry and order_id in entry.orders:
-            return entry.orders[order_id]
-        at = self._orders.position(slot, order_id)
-        return self._orders.entry(slot, at) if at >= 0 else None
-
     @staticmethod
     def _in_run(run: Runs, slot: int, fact_id: int, code: int) -> Fact | None:
         at = run.position(slot, fact_id)
@@ -203,7 +205,7 @@ class Ledger:
         elif not fact.link:
             self._entry(slot).refunds[fact.id] = fact
         else:
-            self._link(slot, fact, self._order(slot, fact.link))
+            self._link(slot, fact, self.order(slot, fact.link))
 
     def _link(self, slot: int, refund: Fact, order: tuple[int, int] | None) -> None:
         """Put a linked refund, and what it leaves of its order if that has come."""
@@ -236,12 +238,14 @@ class Ledger:
                 del entry.linked[refund.link]
 
     def _resettle(self, slot: int, order_id: int) -> None:
-        order = self._order(slot, order_id)
+        order = self.order(slot, order_id)
         if order:
             self._set_order(slot, order_id, *order)
 
     def _set_order(self, slot: int, order_id: int, time: int, paid: int) -> None:
         """Make the ledger and the run say that this order was paid so much at that time."""
+        if self.settled is not None:
+            self.settled.append((slot, order_id))
         entry = self.entries.get(slot)
         refunds = [entry.refunds[i] for i in entry.linked.get(order_id, ())] if entry else []
         if refunds or not paid:

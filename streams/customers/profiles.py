@@ -106,6 +106,11 @@ class Profile:
         """Return the traits that are set; deleted ones are absent."""
         return {name: stamped[2] for name, stamped in self.traits.items() if stamped[2] is not None}
 
+    def value(self, name: str) -> TraitValue:
+        """Return one trait, None when it is not set."""
+        stamped = self.traits.get(name)
+        return None if stamped is None else stamped[2]
+
     def __len__(self) -> int:
         """Return no less than the length of `encoded`; cheap."""
         return self.bytes_max

@@ -1,7 +1,8 @@
 """The bytes of the customers topic: row keys, and the head row of a customer.
 
 A head row is HEAD, then per dimension two int64 (since_ms, value_seq), the dimensions and values
-as literals, the event that made it pending, the profile as JSON, and the facts of the open page.
+as literals, the event that made it pending, the profile and the changes of subscriptions and tickets
+as JSON, what was folded of declared series, and the facts of the open page.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from streams.customers.arena import Column
 from streams.customers.facts import Int64s, UInt8s
 from streams.customers.state import CustomerState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 PARTITION_ROW, CUSTOMER_ROW = 0, 1
 """Kinds of row."""
@@ -36,6 +37,8 @@ HEAD = np.dtype(
         ("literal_bytes", "<u2"),
         ("event_id_bytes", "<u4"),
         ("profile_bytes", "<u4"),
+        ("changes_bytes", "<u4"),
+        ("folds_bytes", "<u4"),
         ("sealed", "<i4"),
         ("dropped", "<i4"),
         ("scores", "u1", (3,)),
@@ -52,8 +55,11 @@ HEAD = np.dtype(
     ]
 )
 
-STORED_COLUMNS = tuple(HEAD.names or ())[7:]
+STORED_COLUMNS = tuple(HEAD.names or ())[9:]
 """Columns of the table that HEAD holds under the same name."""
+
+LITERALS_MAX = 10_000
+"""Combinations of values whose bytes are remembered, beside those of one call."""
 
 STAMP_BYTES = 16
 """since_ms and value_seq of one dimension."""
@@ -111,7 +117,7 @@ class RowFormat:
         literal_bytes = len(encode_literals(zip(dimensions, longest, strict=True)))
         stamps = STAMP_BYTES * len(dimensions)
         self.head_bytes_max = KEY_BYTES + HEAD.itemsize + stamps + literal_bytes
-        """No head row is longer, without its id, event id, profile and facts."""
+        """No head row is longer, without its id, event id, profile, changes and facts."""
 
     def rows(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
         """Return the head rows of `slots`, and the page rows not yet taken."""
@@ -127,12 +133,19 @@ class RowFormat:
         owners = slots.tolist()
         head = self._head(state, slots)
         head["literal_bytes"] = list(map(len, literals))
-        profiles = events = [b""] * len(slots)
+        profiles = changes = folds = events = [b""] * len(slots)
         if state.profiles:
             held = map(state.profiles.get, owners)
             profiles = [b"" if profile is None else profile.encoded() for profile in held]
             # From here on the table knows them to the byte.
             head["profile_bytes"] = state.profile_bytes_max[slots] = list(map(len, profiles))
+        if state.books:
+            books = map(state.books.get, owners)
+            changes = [b"" if book is None else book.encoded() for book in books]
+            head["changes_bytes"] = list(map(len, changes))
+        if state.series_facts is not None and state.series_facts.folds:
+            folds = [state.series_facts.folds.encoded(slot) for slot in owners]
+            head["folds_bytes"] = list(map(len, folds))
         if state.pending_event_id:
             events = [state.pending_event_id.get(slot, b"") for slot in owners]
             head["event_id_bytes"] = list(map(len, events))
@@ -149,6 +162,8 @@ class RowFormat:
                 literals,
                 events,
                 profiles,
+                changes,
+                folds,
                 [facts[start:end] for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)],
                 strict=True,
             ),
@@ -169,6 +184,9 @@ class RowFormat:
     def _literals_of(self, codes: Column) -> list[bytes]:
         """Return the encoded literals of every row; there are few different ones."""
         known = self._literals
+        if len(known) > LITERALS_MAX:
+            # Many segments make many combinations: begin anew rather than remember all there ever were.
+            known.clear()
         # The codes of a row as one key, because making a tuple of every row costs more.
         width = codes.itemsize * codes.shape[1]
         if not width:

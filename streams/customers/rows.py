@@ -6,7 +6,8 @@ import numpy as np
 
 from errors import DefinitionMismatch, StateCorrupt
 from streams.customers.arena import Column
-from streams.customers.columns import FACT, KIND_MASK, Records, seen_keys
+from streams.customers.change_book import ChangeBook
+from streams.customers.columns import ENTRY, FACT, KIND_MASK, Records, seen_keys
 from streams.customers.facts import Bools, Int64s, Kind, Strings
 from streams.customers.ledger import Fact
 from streams.customers.pages import FACTS_PER_PAGE
@@ -23,6 +24,7 @@ from streams.customers.row_format import (
     decode_literals,
     encode_key,
 )
+from streams.customers.series_restore import restore as restore_series
 from streams.customers.table import CustomerTable
 
 __all__ = ["CUSTOMER_ROW", "Restorer", "RowKey", "decode_key", "encode_key"]
@@ -85,23 +87,30 @@ class _Restoration:
         self._restore_facts(self._read_variable_parts())
 
     def _read_variable_parts(self) -> list[bytes]:
-        """Read memberships, event ids and profiles; return the bytes of each open page."""
+        """Read memberships, event ids, profiles and changes; return the bytes of each open page."""
         head, table = self._head, self._table
         stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
         literals_end = stamps_end + head["literal_bytes"]
         events_end = literals_end + head["event_id_bytes"]
         profiles_end = events_end + head["profile_bytes"]
-        bounds = (stamps_end.tolist(), literals_end.tolist(), events_end.tolist(), profiles_end.tolist())
+        changes_end = profiles_end + head["changes_bytes"]
+        folds_end = changes_end + head["folds_bytes"]
+        ends = (stamps_end, literals_end, events_end, profiles_end, changes_end, folds_end)
+        bounds = [end.tolist() for end in ends]
         by_literals: dict[bytes, list[int]] = {}
         facts = []
         slots = self._slots.tolist()
-        for row, (value, a, b, c, d) in enumerate(zip(self._rows, *bounds, strict=True)):
+        for row, (value, a, b, c, d, e, f) in enumerate(zip(self._rows, *bounds, strict=True)):
             by_literals.setdefault(value[a:b], []).append(row)
             if c > b:
                 table.pending_event_id[slots[row]] = value[b:c]
             if d > c:
                 table.put_profile(slots[row], Profile.decode(value[c:d]))
-            facts.append(value[d:])
+            if e > d:
+                table.books[slots[row]] = ChangeBook.decode(value[d:e])
+            if f > e and table.series_facts is not None:
+                table.series_facts.folds.decode(slots[row], value[e:f])
+            facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
         for literals, members in by_literals.items():
             self._restore_values(literals, np.array(members, np.int64))
@@ -162,6 +171,16 @@ class _Restoration:
         if not kept.all():
             owners, records = owners[kept], records[kept]
         kind = records["code"] & KIND_MASK
+        of_series = kind >= ENTRY
+        if of_series.any():
+            self._place_events(owners[~of_series], records[~of_series], kind[~of_series])
+            if table.series_facts is not None:
+                restore_series(table.series_facts, table.ledger, owners[of_series], records[of_series])
+        else:
+            self._place_events(owners, records, kind)
+
+    def _place_events(self, owners: Int64s, records: Records, kind: Column) -> None:
+        table = self._table
         keys = seen_keys(owners, records["id"])
         linked = records["link"] != 0
         plain = ~linked & ((records["value"] > 0) | (kind <= Kind.PROFILE_UPDATED)) & ~_repeated(keys)

@@ -210,8 +210,11 @@ class Runs:
     def entry(self, slot: int, position: int) -> tuple[int, int]:
         """Return (time, value) at an absolute position of the slot's run."""
         times, sums, _ = self._entries.columns
-        before = int(sums[position - 1]) if position > self._span(slot)[0] else 0
-        return int(times[position]), int(sums[position]) - before
+        value = sums[position : position + 1]
+        if position > self._span(slot)[0]:
+            # As arrays, which wrap around as the sums did where values are hashes.
+            value = value - sums[position - 1 : position]
+        return int(times[position]), int(value[0])
 
     def remove(self, slot: int, fact_id: int) -> bool:
         """Take one entry out and rewrite the sums after it; False when there is no such id."""

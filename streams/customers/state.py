@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from streams.customers.arena import enlarged
+from streams.customers.change_book import ChangeBook
 from streams.customers.columns import ORDERS, OTHERS, REFUNDS, SERIES
+from streams.customers.entities import NOTHING, Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Bools, Int64s, TraitValue, UInt8s
 from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
 from streams.customers.profiles import Profile
 from streams.customers.runs import Entries, Runs
+from streams.customers.series import Folded, Series
+from streams.customers.series_facts import SeriesFacts
+from streams.customers.series_runs import SeriesRun
 from streams.customers.slots import Slots
 
 NOT_YET_MS = -(1 << 63)
@@ -71,7 +78,13 @@ class CustomerState:
     folded_paid_minor: Int64s
     folded_refunds_minor: Int64s
 
-    def __init__(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+    def __init__(
+        self,
+        dimensions: tuple[str, ...],
+        values: tuple[tuple[str, ...], ...],
+        series: Sequence[Series],
+        complete_since_ms: Mapping[str, int],
+    ) -> None:
         if len(dimensions) != len(values):
             raise ValueError(f"{len(dimensions)} dimensions, but literals for {len(values)}")
         self.dimensions, self.values = dimensions, values
@@ -80,8 +93,13 @@ class CustomerState:
         self.refunds = Runs(self.entries, REFUNDS, SERIES)
         self.others = Runs(self.entries, OTHERS, SERIES)
         self.ledger = Ledger(self.orders, self.refunds, self.others)
+        self.series_facts = (
+            SeriesFacts(series, complete_since_ms, self.orders, self.ledger) if series else None
+        )
+        """What declared series keep; None when none is declared, which then costs nothing."""
         self.pages = Pages()
         self.profiles: dict[int, Profile] = {}
+        self.books: dict[int, ChangeBook] = {}
         self.pending_event_id = EventIds()
         self._make_columns(len(dimensions))
         self.slots = Slots(on_growth=self._hold)
@@ -117,14 +135,16 @@ class CustomerState:
 
     @property
     def facts_kept(self) -> int:
-        """Facts in the runs and the ledger."""
+        """Facts in the runs, the ledger and the series."""
         in_ledger = sum(len(entry.refunds) for entry in self.ledger.entries.values())
-        return self.entries.rows + in_ledger
+        in_series = self.series_facts.rows if self.series_facts is not None else 0
+        return self.entries.rows + in_ledger + in_series
 
     def state_bytes(self) -> dict[str, int]:
         """Return bytes by part, without what Python objects take."""
         columns = sum(c.nbytes for c in vars(self).values() if isinstance(c, np.ndarray))
         ids, runs, pages = self.slots.nbytes, self.entries.nbytes, self.pages.nbytes
+        runs += self.series_facts.nbytes if self.series_facts is not None else 0
         return {"columns": columns, "ids": ids, "runs": runs, "pages": pages}
 
     def customers_due(self, at_ms: int) -> Int64s:
@@ -171,3 +191,55 @@ class CustomerState:
         """Return the traits that are set."""
         profile = self.profiles.get(slot)
         return profile.values() if profile else {}
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return int64[k], ascending: the places in `slots` of who may have subscriptions or tickets."""
+        if not self.books:
+            return np.empty(0, np.int64)
+        return np.array([place for place, slot in enumerate(slots.tolist()) if slot in self.books], np.int64)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what lies before the fold line of `orders`, `refunds` (their total alone) or a series."""
+        if series == "orders":
+            return Folded(
+                self.folded_orders[slots],
+                self.folded_paid_minor[slots],
+                self.folded_first_ms[slots],
+                self.folded_last_ms[slots],
+            )
+        if series != "refunds":
+            if self.series_facts is None:
+                raise KeyError(series)
+            return self.series_facts.folded(series, slots)
+        none = np.zeros(len(slots), np.int64)
+        return Folded(none, self.folded_refunds_minor[slots], none + NEVER_MS, none + NOT_YET_MS)
+
+    def series(self, key: str) -> SeriesRun:
+        """Return the runs of a declared series; a KeyError when none has this key."""
+        if self.series_facts is None:
+            raise KeyError(key)
+        return self.series_facts[key]
+
+    def trait(self, name: str, slots: Int64s) -> list[TraitValue]:
+        """Return one trait of each customer, None where it is not set."""
+        found = (self.profiles.get(slot) for slot in slots.tolist())
+        return [profile.value(name) if profile else None for profile in found]
+
+    def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]:
+        """Return the subscriptions of each customer, by id; entities.settled() says what of them is left."""
+        found = (self.books.get(slot) for slot in slots.tolist())
+        return [book.known().subscriptions if book else () for book in found]
+
+    def standings(self, slots: Int64s) -> list[Standing]:
+        """Return what follows from all subscriptions of each customer together."""
+        found = (self.books.get(slot) for slot in slots.tolist())
+        return [book.known().standing if book else NOTHING for book in found]
+
+    def tickets(self, slots: Int64s) -> list[tuple[Ticket, ...]]:
+        """Return the tickets of each customer, by id."""
+        found = (self.books.get(slot) for slot in slots.tolist())
+        return [book.known().tickets if book else () for book in found]
+
+    def ids(self, slots: Int64s) -> list[bytes]:
+        """Return the ids of customers."""
+        return self.slots.ids_of(slots)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import IntEnum
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -21,49 +20,43 @@ from streams.customers.columns import (
     columns_of,
     seen_keys,
 )
-from streams.customers.facts import PENDING_MS, Bools, Facts, Int64s, TraitValue, UInt8s, UInt64s
+from streams.customers.facts import Bools, Facts, Int64s, Kind, TraitValue, UInt8s, UInt64s
+from streams.customers.further import FurtherFacts, Result
 from streams.customers.hashing import KeyedHash
 from streams.customers.ledger import Fact
 from streams.customers.profiles import Profile
-from streams.customers.row_format import KEY_BYTES, RowFormat
 from streams.customers.seen import SeenSet
-from streams.customers.state import CustomerState
+from streams.customers.series import Series
+
+__all__ = ["CustomerTable", "Result"]
 
 _SINGLE_MAX = 8
 """Facts that need not be new are looked at one by one up to here, by column beyond."""
 
+_NO_SINCE: Mapping[str, int] = MappingProxyType({})
 _NO_TRAITS: Mapping[str, TraitValue] = MappingProxyType({})
 
 
-class Result(IntEnum):
-    """What became of one fact."""
-
-    APPLIED = 1
-    DUPLICATE = 2
-    """Known already; also another content under a known id that lost (counted in `conflicts`)."""
-    TOO_OLD = 3
-    REFUSED = 4
-    """Its traits go beyond the bounds of profiles.py; it changed nothing."""
-
-
-class CustomerTable(CustomerState):
+class CustomerTable(FurtherFacts):
     """Customers of one partition.
 
     State is the same for every order, cut and repetition of the same facts above the fold line.
     """
 
     def __init__(
-        self, *, fact_key: bytes, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]
+        self,
+        *,
+        fact_key: bytes,
+        dimensions: tuple[str, ...],
+        values: tuple[tuple[str, ...], ...],
+        series: Sequence[Series] = (),
+        complete_since_ms: Mapping[str, int] = _NO_SINCE,
     ) -> None:
-        super().__init__(dimensions, values)
+        """Make an empty table that keeps `series`, complete since what their keys say, else since 0."""
+        super().__init__(dimensions, values, series, complete_since_ms)
         self._hashes = KeyedHash(fact_key)
         self._seen = SeenSet(self._live_keys)
         self._columns_of: tuple[Facts, FactColumns] | None = None
-        self._format = RowFormat(dimensions, values)
-        self._dirty_slots: list[Int64s] = []
-        self._dirty_count = 0
-        self._dirty_bytes_max = 0
-        self.row_count = 0
         self.conflicts = 0
         self.facts_applied = 0
 
@@ -88,6 +81,8 @@ class CustomerTable(CustomerState):
         reworded: set[int] = set()
         if columns.any_wordy:
             reworded = self._merge_profiles(facts, columns, rows, slots, results)
+        if not columns.core or (self.series_facts is not None and self.series_facts.follow_orders):
+            return self._apply_further(facts, columns, rows, slots, fold_line_ms, results, reworded)
         if np.count_nonzero(results == Result.APPLIED) == count:
             live = None
         else:
@@ -107,6 +102,54 @@ class CustomerTable(CustomerState):
                 self._touch(np.unique(slots[worded[places]]))
             slots, records, fold_line_ms = slots[recorded], records[recorded], fold_line_ms[recorded]
         self._record(slots, records, fold_line_ms)
+        return results
+
+    def _apply_further(
+        self,
+        facts: Facts,
+        columns: FactColumns,
+        rows: Int64s,
+        slots: Int64s,
+        fold_line_ms: Int64s,
+        results: UInt8s,
+        reworded: set[int],
+    ) -> UInt8s:
+        """Do the rest of `apply` where there are other kinds of facts, or facts that add to series."""
+        new = self._are_new(slots)
+        live = (results == Result.APPLIED).nonzero()[0]
+        rows, slots, fold_line_ms = rows[live], slots[live], fold_line_ms[live]
+        kind, outcome = facts.kind[rows], np.full(len(rows), Result.DUPLICATE, np.uint8)
+        outcome[kind == Kind.ACTIVITY] = Result.IDLE
+        core = (kind <= Kind.REFUNDED).nonzero()[0]
+        parts: list[tuple[Records, Int64s]] = []
+        if self.series_facts is not None:
+            self.ledger.settled = []
+        if len(core):
+            records = columns.packed.take(rows[core]).view(FACT)
+            recorded = self._put_facts(columns, rows[core], slots[core], records, fold_line_ms[core])
+            parts.append((records[recorded], core[recorded]))
+            outcome[parts[0][1]] = Result.APPLIED
+        if self.series_facts is not None:
+            parts += self._put_series(facts, columns, rows, slots, outcome)
+            self.ledger.settled = None
+        self._merge_changes(facts, rows, slots, fold_line_ms, outcome)
+        for _, places in parts:
+            outcome[places] = Result.APPLIED
+        # Any event makes a customer, be it one that nothing keeps.
+        firsts = np.unique(slots, return_index=True)[1]
+        made = firsts[(outcome[firsts] == Result.IDLE) & new[live][firsts]]
+        outcome[made] = Result.APPLIED
+        worded = np.zeros(len(results), np.bool_)
+        worded[list(reworded)] = True
+        outcome[worded[live] & (outcome != Result.REFUSED)] = Result.APPLIED
+        results[live] = outcome
+        self._touch(np.unique(slots[outcome == Result.APPLIED]))
+        if parts:
+            places = np.concatenate([place for _, place in parts])
+            # What one fact leaves stays together, in the order of the parts.
+            order = places.argsort(kind="stable")
+            records, places = np.concatenate([part for part, _ in parts])[order], places[order]
+            self._record(slots[places], records, fold_line_ms[places])
         return results
 
     def _cached_columns(self, facts: Facts) -> FactColumns:
@@ -257,6 +300,8 @@ class CustomerTable(CustomerState):
         if not self.pages.droppable(slot, before):
             return
         pairs = list(self.ledger.straddles(slot))
+        if self.series_facts is not None:
+            pairs += self.series_facts.straddles(slot)
         while split := [earlier for earlier, later in pairs if earlier < before <= later]:
             before = min(split)
         free = self.pages.droppable(slot, before)
@@ -271,6 +316,10 @@ class CustomerTable(CustomerState):
             self.folded_paid_minor[slot] += nets.sum()
         self.folded_refunds_minor[slot] += idle + self.refunds.cut(slot, before)[1].sum()
         self.others.cut(slot, before)
+        if self.series_facts is not None:
+            known = self.series_facts.folds.bytes_of(slot)
+            self.series_facts.cut(slot, before)
+            self._dirty_bytes_max += self.series_facts.folds.bytes_of(slot) - known
         self.folded_before_ms[slot] = max(int(self.folded_before_ms[slot]), before)
         self.pages.drop(slot, free)
 
@@ -282,63 +331,6 @@ class CustomerTable(CustomerState):
         """Return the seen keys of every fact kept, and of the orders that refunds wait for."""
         known = [runs.owners(self.count) for runs in (self.orders, self.refunds, self.others)]
         known.append(self.ledger.known_ids())
+        if self.series_facts is not None:
+            known.append(self.series_facts.known_ids())
         return np.concatenate([seen_keys(slots, ids) for slots, ids in known])
-
-    @property
-    def dirty_count(self) -> int:
-        """Customers whose row must be written."""
-        return self._dirty_count
-
-    @property
-    def dirty_bytes_max(self) -> int:
-        """No less than the bytes take_rows would return, keys included; cheap."""
-        keys = self.pages.untaken_pages * (KEY_BYTES + self.slots.longest)
-        pages = self.pages.untaken_bytes + keys
-        return self._dirty_bytes_max + pages + self.pending_event_id.written_bytes
-
-    def mark_dirty(self, slots: Int64s) -> None:
-        """Have the rows of these customers written with the next take."""
-        clean = slots[~self._dirty[slots]]
-        if len(clean):
-            self._mark(np.unique(clean))
-
-    def take_rows(self) -> list[tuple[bytes, bytes | None]]:
-        """Return (key, value) of every dirty customer, sealed page and dropped page, and clear dirty.
-
-        A value of None is a tombstone. `row_count` says how many customers and pages there were.
-        """
-        slots = np.concatenate(self._dirty_slots) if self._dirty_slots else np.zeros(0, np.int64)
-        rows = self._format.rows(self, slots)
-        self._dirty[slots] = False
-        self._dirty_slots.clear()
-        self._dirty_count = self._dirty_bytes_max = self.pending_event_id.written_bytes = 0
-        self.row_count = len(rows)
-        return rows
-
-    def _touch(self, owners: Int64s) -> None:
-        """Make distinct slots due at any clock, and dirty."""
-        self.due_ms[owners] = PENDING_MS
-        self._mark(owners)
-
-    def _mark(self, slots: Int64s) -> None:
-        """Mark distinct slots dirty; what their rows hold already enters the bound."""
-        clean = slots[~self._dirty[slots]]
-        if not len(clean):
-            return
-        self._dirty[clean] = True
-        self._dirty_slots.append(clean)
-        self._dirty_count += len(clean)
-        self._dirty_bytes_max += int(self._head_bytes_max(clean).sum())
-
-    def row_bytes_max(self, slots: Int64s) -> Int64s:
-        """Return int64[n]: no less than writing each customer, as it is, would add to the pending rows."""
-        return np.where(self._dirty[slots], 0, self._head_bytes_max(slots))
-
-    def _head_bytes_max(self, slots: Int64s) -> Int64s:
-        held = self.slots.lengths_of(slots) + FACT.itemsize * self.pages.lengths[slots]
-        held += self._format.head_bytes_max
-        if self.profiles:
-            held += self.profile_bytes_max[slots]
-        if self.pending_event_id:
-            held += self.pending_event_id.longest
-        return held

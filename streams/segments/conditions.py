@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import reduce
 from typing import Literal, Protocol
 
@@ -10,9 +10,15 @@ import numpy as np
 
 from streams.customers.facts import Bools, Int64s
 from streams.segments.measures import MISSING, Band, Measure
-from streams.segments.view import FAR_MS, View, Window
+from streams.segments.view import FAR_MS, ORDERS, Timed, View, Window
 
 Operator = Literal[">=", ">", "<", "<=", "==", "!="]
+
+
+class Choice(Timed, Protocol):
+    """A code per customer, as in choices.py."""
+
+    def windows(self) -> Iterable[Window]: ...
 
 
 class Condition(Protocol):
@@ -44,10 +50,18 @@ class Compare:
         # Measures are whole numbers, so `> k` is `>= k + 1`: every operator is one or two cuts.
         first = threshold + 1 if operator in (">", "<=") else threshold
         cuts = (first,) if operator[0] in "<>" else (first, first + 1)
-        truths = {"<": (True, False), ">": (False, True), "=": (False, True, False), "!": (True, False, True)}
-        self._truths = np.array(truths[operator[0]])
+        truths: dict[str, tuple[bool, ...]] = {
+            "<": (True, False),
+            ">": (False, True),
+            "=": (False, True, False),
+            "!": (True, False, True),
+        }
+        truth = truths[operator[0]]
+        if measure.optional and truth[0]:
+            # What is missing lies below everything: a band of its own, in which nothing is true.
+            cuts, truth = (MISSING + 1, *cuts), (False, *truth)
+        self._truths = np.array(truth)
         self._band = Band(measure, cuts)
-        self._guarded = measure.optional and bool(self._truths[0])
 
     def windows(self) -> Iterable[Window]:
         """Return the measure's windows."""
@@ -56,7 +70,7 @@ class Compare:
     def evaluate(self, view: View) -> Bools:
         """Return bool[n]."""
         truth: Bools = self._truths.take(view.value(self._band))
-        return truth & (view.value(self.measure) != MISSING) if self._guarded else truth
+        return truth
 
     def due(self, view: View) -> Int64s:
         """Return when the measure leaves the band it is in."""
@@ -79,7 +93,7 @@ class HasPaid:
 
     def due(self, view: View) -> Int64s:
         """Return FAR_MS: only an order changes it."""
-        return _never(view)
+        return view.never()
 
 
 class Returned:
@@ -94,7 +108,7 @@ class Returned:
     def __init__(self, length_ms: int, silence_ms: int) -> None:
         if length_ms >= silence_ms:
             raise ValueError(f"length_ms={length_ms}: expected less than silence_ms={silence_ms}")
-        self.window = Window("orders", length_ms)
+        self.window = Window(ORDERS, length_ms)
         self.silence_ms = silence_ms
 
     def windows(self) -> Iterable[Window]:
@@ -103,7 +117,7 @@ class Returned:
 
     def evaluate(self, view: View) -> Bools:
         """Return bool[n]."""
-        span, first = view.span("orders"), view.first_in(self.window)
+        span, first = view.span(ORDERS), view.first_in(self.window)
         if not span.longest:
             return first < 0
         # An order without predecessor in the run is the first ever, 0 ms after itself, unless older
@@ -118,8 +132,77 @@ class Returned:
 
     def due(self, view: View) -> Int64s:
         """Return when the order that ended the silence leaves the window; nothing else ends or begins it."""
-        leaves = view.span("orders").time_at(view.first_in(self.window), self.window.length_ms)
+        leaves = view.span(ORDERS).time_at(view.first_in(self.window), self.window.length_ms)
         return np.where(view.value(self), leaves, FAR_MS)
+
+
+class OneOf:
+    """Whether a choice is one of some codes."""
+
+    timeless = False
+
+    def __init__(self, choice: Choice, codes: Collection[int], values: int) -> None:
+        """`values` is how many codes there are."""
+        self._choice = choice
+        self._truths = np.array([code in codes for code in range(values)])
+
+    def windows(self) -> Iterable[Window]:
+        """Return the choice's windows."""
+        return self._choice.windows()
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        truth: Bools = self._truths.take(view.value(self._choice))
+        return truth
+
+    def due(self, view: View) -> Int64s:
+        """Return the choice's own deadline."""
+        return view.due(self._choice)
+
+
+class During:
+    """Whether the instant lies in [from_ms, until_ms)."""
+
+    timeless = False
+
+    def __init__(self, from_ms: int | None, until_ms: int | None) -> None:
+        self._from_ms = -FAR_MS if from_ms is None else from_ms
+        self._until_ms = FAR_MS if until_ms is None else until_ms
+
+    def windows(self) -> Iterable[Window]:
+        """Return none."""
+        return ()
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        during: Bools = (view.now_ms >= self._from_ms) & (view.now_ms < self._until_ms)
+        return during
+
+    def due(self, view: View) -> Int64s:
+        """Return its beginning until it has come, then its end."""
+        due = np.where(view.now_ms < self._until_ms, self._until_ms, FAR_MS)
+        return np.where(view.now_ms < self._from_ms, self._from_ms, due)
+
+
+class Constant:
+    """A truth nothing changes."""
+
+    timeless = True
+
+    def __init__(self, truth: bool) -> None:
+        self._truth = truth
+
+    def windows(self) -> Iterable[Window]:
+        """Return none."""
+        return ()
+
+    def evaluate(self, view: View) -> Bools:
+        """Return bool[n]."""
+        return np.full(len(view.slots), self._truth)
+
+    def due(self, view: View) -> Int64s:
+        """Return FAR_MS."""
+        return view.never()
 
 
 class Not:
@@ -168,7 +251,7 @@ class _Joined:
         While children settle the whole, it holds until the last of them could flip; when
         none does, the first child to flip can settle it.
         """
-        dues = [_never(view) if child.timeless else view.due(child) for child in self.conditions]
+        dues = [view.never() if child.timeless else view.due(child) for child in self.conditions]
         open_until = reduce(np.minimum, dues)
         settled = view.value(self)
         if not self._decisive:
@@ -194,7 +277,3 @@ class Or(_Joined):
 
     def __init__(self, *conditions: Condition) -> None:
         super().__init__(True, conditions)
-
-
-def _never(view: View) -> Int64s:
-    return np.full(len(view.slots), FAR_MS)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
+from streams.customers.series import Series
+from streams.segments import tree
 from streams.segments.currencies import Rates
 from streams.segments.grid import Grid
+from streams.segments.literals import WINDOW_MAX_MS
+from streams.segments.rules import CustomDimension, Segment, keys_of, looks_back, members_of, windows_ms
 
 DAY_MS = 86_400_000
 
@@ -45,6 +50,36 @@ class Definition:
     """Ascending nets in minor units of the reporting currency: below the first is M 1."""
     grid: Grid
     lifecycle: Lifecycle
+    traits: tuple[tuple[str, str], ...] = ()
+    """Trait and type, sorted: what rules may read of what `identify` sets."""
+    segments: tuple[Segment, ...] = ()
+    dimensions: tuple[CustomDimension, ...] = ()
+
+    @property
+    def computed(self) -> tuple[Segment, ...]:
+        """The segments that are computed: all but drafts."""
+        return tuple(segment for segment in self.segments if segment.state != "draft")
+
+    @property
+    def rules(self) -> tuple[tree.Rule, ...]:
+        """The rules of everything custom that is computed, and of the drafts these ask for."""
+        rules = [segment.rule for segment in self.computed]
+        rules += [case.rule for dimension in self.dimensions for case in dimension.cases]
+        by_key = {segment.key: segment for segment in self.segments}
+        asked = {segment.key for segment in self.computed}
+        for rule in rules:
+            # The list grows while it is walked through: a draft may ask for another.
+            for key in members_of(rule) - asked:
+                asked.add(key)
+                rules.append(by_key[key].rule)
+        return tuple(rules)
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """What must be kept beside orders and refunds, by key."""
+        declared = [part.series for part in self.segments] + [part.series for part in self.dimensions]
+        found = {each.key: each for series in declared for each in series}
+        return tuple(found[key] for key in sorted(set().union(*map(keys_of, self.rules)) & found.keys()))
 
     @property
     def reporting_currency(self) -> str:
@@ -53,14 +88,23 @@ class Definition:
 
     @property
     def longest_window_ms(self) -> int:
-        """How far back facts decide anything: the window of F and M, or a silence and what follows it."""
-        return max(self.window_ms, self.lifecycle.recent_ms + self.lifecycle.churned_ms)
+        """How far back facts decide anything: the longest window, or a silence and what follows it.
+
+        Of orders, what lies further back counts for the window `ever` only.
+        """
+        core = max(self.window_ms, self.lifecycle.recent_ms + self.lifecycle.churned_ms)
+        return max((core, *(length_ms for rule in self.rules for length_ms in windows_ms(rule))))
+
+    @property
+    def kept_ms(self) -> int:
+        """How long facts are kept: 10 years if a rule asks for the first or last of an event, or for all."""
+        return WINDOW_MAX_MS if any(map(looks_back, self.rules)) else self.longest_window_ms
 
     @property
     def hash(self) -> str:
         """The SHA-256, in hex, of the content: equal however the file is laid out or commented."""
         lifecycle = self.lifecycle
-        content = {
+        content: dict[str, Any] = {
             "version": self.version,
             "reporting_currency": self.reporting_currency,
             "rates": {code: str(rate) for code, rate in self.rates.declared.items()},
@@ -73,5 +117,11 @@ class Definition:
             "columns": sorted([column, sorted(sums)] for column, sums in self.grid.columns),
             "lifecycle": {name: getattr(lifecycle, name) for name in lifecycle.__dataclass_fields__},
         }
+        # Left out when there are none: what was built before there were any stays valid.
+        if self.segments or self.dimensions:
+            content["traits"] = dict(self.traits)
+            content["segments"] = {segment.key: segment.content() for segment in self.segments}
+            content["dimensions"] = {each.key: each.content() for each in self.dimensions}
+            content["series"] = [series.key for series in self.series]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +23,7 @@ PROBLEM_LIMIT = 100
 
 DAY_MS = 86_400_000
 _DAYS = re.compile(r"([1-9][0-9]{0,3})d")
+_DURATION = re.compile(r"([0-9]{1,6})([hdw])")
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?")
 
@@ -66,8 +67,9 @@ class Entry:
         """Note a problem with a part of this entry that has no line of its own."""
         self._problems.add(self.line, f"{self.name} {part}", problem)
 
-    def fields(self, known: Collection[str]) -> dict[str, Entry]:
-        """Return the fields of a mapping that must have exactly the known keys, in their written order."""
+    def fields(self, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Entry]:
+        """Return the fields of a mapping, in their written order: all that are required, no unknown one."""
+        known = [*required, *optional]
         found = self.mapping(f"the fields {', '.join(known)}")
         if found is None:
             return {}
@@ -79,7 +81,7 @@ class Entry:
                     entry.line, entry.name, f"expected a known field, got {_short(key)} ({hint})"
                 )
                 del found[key]
-        for key in known:
+        for key in required:
             if key not in found:
                 self._problems.add(self.line, f"{self._prefix()}{key}", "expected a value, got none")
         return found
@@ -139,6 +141,66 @@ class Entry:
         """Return a duration of whole days in ms."""
         found = self.match(_DAYS, "whole days from 1d to 9999d, such as 30d")
         return None if found is None else int(found[1]) * DAY_MS
+
+    def duration_ms(self, units: Mapping[str, int], longest_ms: int) -> int | None:
+        """Return a duration in ms, such as 36h or 7d; 0d is none."""
+        expected = "a duration such as 36h or 7d, up to 3650d"
+        found = self.match(_DURATION, expected)
+        if found is None:
+            return None
+        length_ms = int(found[1]) * units[found[2]]
+        if length_ms <= longest_ms:
+            return length_ms
+        self.problem(expected)
+        return None
+
+    def words(self, expected: str, characters_max: int) -> str | None:
+        """Return a text of one line or more."""
+        text = self._text()
+        if text is not None and 0 < len(text) <= characters_max and "\0" not in text:
+            return text
+        self.problem(f"{expected} of 1 to {characters_max} characters")
+        return None
+
+    def choice(self, known: Collection[str]) -> str | None:
+        """Return one of the known texts."""
+        text = self._text()
+        if text in known:
+            return text
+        near = difflib.get_close_matches(text or "", known, n=1)
+        self.problem(f"one of {', '.join(known)}{f' (did you mean {near[0]}?)' if near else ''}")
+        return None
+
+    def problem_at(self, offset: int, problem: str) -> None:
+        """Note a problem at a character of this entry's text: its line and column in the file."""
+        line, column = self._place(offset)
+        self._problems.add(line, f"{self.name}: column {column}", problem)
+
+    def _place(self, offset: int) -> tuple[int, int]:
+        """Return line and column, from 1, of a character of the text.
+
+        How a text is laid out in YAML (quoted, folded, over several lines) changes nothing but white
+        space in it, so the characters of text and file are walked through side by side.
+        """
+        mark, end = self._node.start_mark, self._node.end_mark
+        raw = str(mark.buffer)[mark.pointer : end.pointer]
+        text = self._text() or ""
+        at = raw.find("\n") + 1 if raw[:1] in ("|", ">") else int(raw[:1] in ("'", '"'))
+        for position, character in enumerate(text):
+            if character.isspace() and position < offset:
+                continue
+            while at < len(raw) and raw[at].isspace() and not character.isspace():
+                at += 1
+            if position >= offset:
+                break
+            if at < len(raw) and raw[at] != character:
+                # An escape or something else with a layout of its own: the text's beginning must do.
+                at = 0
+                break
+            at += 1
+        line = raw.count("\n", 0, at)
+        column = at - raw.rfind("\n", 0, at) if line else mark.column + at + 1
+        return int(mark.line) + line + 1, int(column)
 
     def decimal(self, expected: str) -> Fraction | None:
         """Return a decimal above 0, exactly as written."""

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streams.customers.facts import NEVER_MS, Int64s, UInt8s
+from streams.customers.facts import NEVER_MS, Bools, Int64s, UInt8s
+from streams.customers.series import Series
 from streams.segments import lifecycle, scores
+from streams.segments.choices import Choice
+from streams.segments.compiling import Compiler, Dimension
 from streams.segments.definition import Definition
+from streams.segments.rules import reads_traits
+from streams.segments.settling import RULE_SUFFIX, Delay
+from streams.segments.stages import VALUES
+from streams.segments.standing import Subscriptions
 from streams.segments.view import FAR_MS, Plan, Table, View
 
 
@@ -19,7 +26,7 @@ class Outcome:
     """What n customers are, each at its own instant."""
 
     value: npt.NDArray[np.int16]
-    """[n, dimensions]: indices into Evaluator.values."""
+    """[n, dimensions]: indices into Evaluator.values; -1 for out of a segment."""
     scores: UInt8s
     """[n, 3]: r, f, m; all 0 for who never bought."""
     due_ms: Int64s
@@ -69,14 +76,65 @@ class Outcome:
 class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""
 
-    dimensions: tuple[str, ...] = ("rfm", "lifecycle")
+    dimensions: tuple[str, ...]
+    """rfm, lifecycle, the custom exclusive ones, one per segment that is computed, and for each of those
+    with a delay another one that holds the truth of its rule."""
+    values: tuple[tuple[str, ...], ...]
+    """The values of each dimension; a segment has one, its own key, which is had or not."""
+    kinds: tuple[str, ...]
+    """`exclusive` (everybody has exactly one value) or `custom` (a segment), of each dimension."""
+    shadows: tuple[bool, ...]
+    """Whether a dimension is computed and counted only: no change of it is written."""
+    counted: Bools
+    """Whether a dimension is one that people know: not the truth of a rule that a membership follows."""
+    delays: tuple[Delay, ...]
+    """How memberships follow their rules. An Outcome holds what the rules say, for both: what comes of it
+    depends on what was held before, and settle() tells."""
+    series: tuple[Series, ...]
+    """What is kept for the definition beside orders and refunds."""
+    reads_traits: bool
+    """Whether a trait can change a value: then an event that sets one is seen from its tick on only."""
+    reads_entities = True
+    """Whether a subscription or ticket can change a value: the lifecycle always reads subscriptions."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        self._rfm = scores.build(definition)
-        self.values: tuple[tuple[str, ...], ...] = (self._rfm.values, lifecycle.VALUES)
-        self._choices = (self._rfm.segment, lifecycle.build(definition.lifecycle, self._rfm))
-        self._plan = Plan(window for choice in self._choices for window in choice.windows())
+        self.series = definition.series
+        self.reads_traits = any(map(reads_traits, definition.rules))
+        self._rfm = rfm = scores.build(definition)
+        subscriptions = Subscriptions()
+        stages = lifecycle.build(definition.lifecycle, rfm, subscriptions)
+        core: dict[str, Dimension] = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, VALUES)}
+        rules = {segment.key: segment.rule for segment in definition.segments}
+        compiler = Compiler(rfm, subscriptions, core, rules)
+        for custom in definition.dimensions:
+            compiler.declare(custom.key, [(case.value, case.rule) for case in custom.cases], custom.otherwise)
+        names = (*core, *(custom.key for custom in definition.dimensions))
+        exclusive = {name: compiler.choice(name) for name in names}
+        computed = definition.computed
+        settling = [each for each in computed if each.settles]
+        own = (*(each.key for each in computed), *(each.key + RULE_SUFFIX for each in settling))
+        self.dimensions = (*exclusive, *own)
+        self.values = (*(values for _, values in exclusive.values()), *((name,) for name in own))
+        self.kinds = ("exclusive",) * len(exclusive) + ("custom",) * len(own)
+        silent = (*(each.state == "shadow" for each in computed), *(True for _ in settling))
+        self.shadows = (False,) * len(exclusive) + silent
+        self.counted = np.array([not name.endswith(RULE_SUFFIX) for name in self.dimensions])
+        self.delays = tuple(
+            Delay(
+                self.dimensions.index(each.key),
+                self.dimensions.index(each.key + RULE_SUFFIX),
+                each.dwell_enter_ms,
+                each.dwell_exit_ms,
+                each.cooldown_ms,
+            )
+            for each in settling
+        )
+        self._choices: tuple[Choice, ...] = tuple(choice for choice, _ in exclusive.values())
+        self.segments = tuple(compiler.condition(segment.rule) for segment in computed)
+        self._plan = Plan(
+            window for nodes in (self._choices, self.segments) for node in nodes for window in node.windows()
+        )
 
     def evaluate(self, table: Table, slots: Int64s, now_ms: Int64s) -> Outcome:
         """Return what the customers at `slots` (int64[n]) are at `now_ms` (int64[n], one each).
@@ -84,7 +142,7 @@ class Evaluator:
         Raises AssertionError when a deadline is not after now: a sweep would never end.
         """
         n = len(slots)
-        value, triple = np.empty((n, len(self._choices)), np.int16), np.empty((n, 3), np.uint8)
+        value, triple = np.empty((n, len(self.dimensions)), np.int16), np.empty((n, 3), np.uint8)
         if not n:
             empty = np.empty(0, np.int64)
             return Outcome(value, triple, empty, empty, empty, empty)
@@ -93,6 +151,14 @@ class Evaluator:
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
             np.minimum(due, view.due(choice), out=due)
+        for dimension, segment in enumerate(self.segments, len(self._choices)):
+            # In is code 0, out is -1: no value.
+            value[:, dimension] = view.value(segment)
+            value[:, dimension] -= 1
+            if not segment.timeless:
+                np.minimum(due, view.due(segment), out=due)
+        for delay in self.delays:
+            value[:, delay.rule] = value[:, delay.membership]
         for place, score in enumerate((rfm.recency, rfm.frequency, rfm.monetary)):
             triple[:, place] = view.value(score)
         triple *= view.value(rfm.paid)[:, None]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from streams.segments.choices import FirstMatch
 from streams.segments.conditions import And, Compare, Condition, Not, Returned
 from streams.segments.definition import Lifecycle
-from streams.segments.measures import Age
+from streams.segments.measures import Age, PaidAt
 from streams.segments.scores import Rfm
+from streams.segments.stages import VALUES, Stages
+from streams.segments.standing import Subscriptions
 
-VALUES = ("lead", "churned", "reactivated", "at_risk", "new", "loyal", "active")
 
+def build(constants: Lifecycle, rfm: Rfm, subscriptions: Subscriptions) -> Stages:
+    """Build the rules; the code of each is its place in VALUES.
 
-def build(constants: Lifecycle, rfm: Rfm) -> FirstMatch:
-    """Build the rules; the code of each is its place in VALUES."""
-    tenure = Age("first")
+    What is built here judges by orders alone; who has subscriptions is judged by stages.stage().
+    """
+    tenure = Age(PaidAt("first"))
     rules: dict[str, Condition] = {
         "lead": Not(rfm.paid),
         "churned": Compare(rfm.silence, ">=", constants.churned_ms),
@@ -27,4 +30,5 @@ def build(constants: Lifecycle, rfm: Rfm) -> FirstMatch:
         ),
     }
     cases = [(rule, VALUES.index(name)) for name, rule in rules.items()]
-    return FirstMatch(cases, otherwise=VALUES.index("active"))
+    plain = FirstMatch(cases, otherwise=VALUES.index("active"))
+    return Stages(plain, subscriptions, rfm, constants)

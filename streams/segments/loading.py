@@ -7,10 +7,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+from streams.segments import declared
 from streams.segments.currencies import EXPONENTS, Rates, fits
 from streams.segments.definition import Definition, Lifecycle
 from streams.segments.document import Entry, Problems, parse
 from streams.segments.grid import PROSPECT, SCORES, SUMS, Grid, prove
+from streams.segments.stages import VALUES
 
 DEFAULT_PATH = Path(__file__).parents[2] / "segments.yaml"
 
@@ -32,18 +34,21 @@ def load(text: str, source_name: str) -> Definition:
     Raises DefinitionError with all problems, each `source:LINE: name: expected ..., got ...`.
     """
     problems = Problems(source_name)
-    root = parse(text, problems).fields(("version", "money", "rfm", "lifecycle"))
+    root = parse(text, problems).fields(("version", "money", "rfm", "lifecycle"), declared.SECTIONS)
     version = root["version"].whole(1, 2**31 - 1) if "version" in root else None
     rates = _rates(root["money"]) if "money" in root else None
     exponent = 2 if rates is None else EXPONENTS[rates.reporting_currency]
     rfm = _Rfm(root["rfm"], exponent) if "rfm" in root else None
     lifecycle = _lifecycle(root["lifecycle"]) if "lifecycle" in root else None
+    names = rfm.grid.names if rfm is not None and rfm.grid is not None else ()
+    custom = declared.read(root, exponent, (PROSPECT, *names) if names else (), VALUES)
     problems.raise_any()
     # Every part is there when no problem was noted; this says so to the reader and the type checker.
     assert version is not None and rates is not None and rfm is not None and lifecycle is not None
     assert rfm.window_ms is not None and rfm.recency is not None and rfm.orders is not None
     assert rfm.spend is not None and rfm.grid is not None
-    return Definition(version, rates, rfm.window_ms, rfm.recency, rfm.orders, rfm.spend, rfm.grid, lifecycle)
+    core = (version, rates, rfm.window_ms, rfm.recency, rfm.orders, rfm.spend, rfm.grid, lifecycle)
+    return Definition(*core, traits=custom.traits, segments=custom.segments, dimensions=custom.dimensions)
 
 
 def load_path(path: Path) -> Definition:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from streams.customers.facts import Int64s
-from streams.segments.view import FAR_MS, Paid, View, Window
+from streams.segments.view import EVER_MS, FAR_MS, ORDERS, REFUNDS, Paid, View, Window
 
 BOUND = 1 << 61
 """A bound no measure reaches: [-BOUND, BOUND) is never left."""
@@ -57,22 +57,26 @@ class Count:
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0."""
         count: Int64s = view.span(self.window.series).end - view.first_in(self.window)
+        if self.window.length_ms == EVER_MS:
+            return count + view.folded(self.window.series).entries
         return count
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Time alone only lowers a count: it falls below k when the k-th newest entry leaves."""
+        if self.window.length_ms == EVER_MS:
+            return view.never()
         span = view.span(self.window.series)
         # With a floor of 0 or less the index is the run's end or beyond, where nothing leaves.
         return span.time_at(span.end - floor, self.window.length_ms)
 
 
 class Sum:
-    """The sum of a series' values over a window; the values are positive."""
+    """The sum of a series' values over a window; with `rising`, no value is negative."""
 
     optional = False
 
-    def __init__(self, window: Window) -> None:
-        self.window = window
+    def __init__(self, window: Window, *, rising: bool = True) -> None:
+        self.window, self._rising = window, rising
 
     def windows(self) -> Iterable[Window]:
         """Return its window."""
@@ -81,11 +85,18 @@ class Sum:
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0, in the unit of the values."""
         total: Int64s = view.span(self.window.series).whole - view.before(self.window)
+        if self.window.length_ms == EVER_MS:
+            return total + view.folded(self.window.series).total
         return total
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Time alone only lowers a sum of positive values: the prefix sums say which entry does it."""
         span = view.span(self.window.series)
+        if self.window.length_ms == EVER_MS:
+            return view.never()
+        if not self._rising:
+            # Values of either sign move the sum either way: any entry that leaves may matter.
+            return span.time_at(view.first_in(self.window), self.window.length_ms)
         # Once the entry j has left, what remains is whole - sums[j]; find the first j that takes
         # the sum below the floor.
         last = view.first_above(span, self.window, span.whole - floor)
@@ -98,8 +109,8 @@ class Net:
     optional = False
 
     def __init__(self, length_ms: int) -> None:
-        self.spend = Sum(Window("orders", length_ms))
-        self.refunds = Sum(Window("refunds", length_ms))
+        self.spend = Sum(Window(ORDERS, length_ms))
+        self.refunds = Sum(Window(REFUNDS, length_ms))
 
     def windows(self) -> Iterable[Window]:
         """Return the windows of both sums."""
@@ -108,7 +119,7 @@ class Net:
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in minor units."""
         spend: Int64s = view.value(self.spend)
-        if not view.span("refunds").longest:
+        if not view.span(REFUNDS).longest and self.refunds.window.length_ms != EVER_MS:
             return spend
         refunds: Int64s = view.value(self.refunds)
         return spend - refunds
@@ -120,7 +131,9 @@ class Net:
         refunds (a refund leaving only helps), and reaches the ceiling no sooner than the refunds
         that leave alone lift it there (an order leaving only hinders).
         """
-        span = view.span("refunds")
+        span = view.span(REFUNDS)
+        if self.refunds.window.length_ms == EVER_MS:
+            return view.never()
         if not span.longest:
             return self.spend.leaves(view, floor, ceiling)
         falls = self.spend.leaves(view, floor + view.value(self.refunds), ceiling)
@@ -129,8 +142,8 @@ class Net:
         return np.minimum(falls, span.time_at(last, self.refunds.window.length_ms))
 
 
-class Age:
-    """Elapsed ms since the first or the last paid order, of all time; 0 for one in the future."""
+class PaidAt:
+    """When the first or the last paid order of all time was, in UTC ms."""
 
     optional = True
 
@@ -142,13 +155,36 @@ class Age:
         return ()
 
     def evaluate(self, view: View) -> Int64s:
-        """Return int64[n] in ms, MISSING for a customer who never paid."""
+        """Return int64[n] in UTC ms, MISSING for a customer who never paid."""
         at = view.paid_ms(self._of)
-        return np.where(at < FAR_MS, np.maximum(view.now_ms - at, 0), MISSING)
+        return np.where(at < FAR_MS, at, MISSING)
+
+    def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
+        """Time alone does not move an instant."""
+        return view.never()
+
+
+class Age:
+    """Elapsed ms since an instant that is a measure; 0 for one in the future."""
+
+    optional = True
+
+    def __init__(self, of: Measure) -> None:
+        self._of = of
+
+    def windows(self) -> Iterable[Window]:
+        """Return the windows of the instant."""
+        return self._of.windows()
+
+    def evaluate(self, view: View) -> Int64s:
+        """Return int64[n] in ms, MISSING without an instant."""
+        at = view.value(self._of)
+        return np.where(at != MISSING, np.maximum(view.now_ms - at, 0), MISSING)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Time alone only raises an age."""
-        return view.paid_ms(self._of) + ceiling
+        at = view.value(self._of)
+        return np.where(at != MISSING, at + ceiling, FAR_MS)
 
 
 class Bands:

@@ -8,8 +8,8 @@ from streams.segments.choices import FirstMatch, Lookup
 from streams.segments.conditions import HasPaid, Not
 from streams.segments.definition import Definition
 from streams.segments.grid import PROSPECT
-from streams.segments.measures import Age, Bands, Count, Net
-from streams.segments.view import Window
+from streams.segments.measures import Age, Bands, Count, Net, PaidAt
+from streams.segments.view import ORDERS, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Rfm:
 
 def build(definition: Definition) -> Rfm:
     """Build the nodes: R by the age of the last order of all time, F and M over the window."""
-    paid, silence = HasPaid(), Age("last")
-    orders, net = Count(Window("orders", definition.window_ms)), Net(definition.window_ms)
+    paid, silence = HasPaid(), Age(PaidAt("last"))
+    orders, net = Count(Window(ORDERS, definition.window_ms)), Net(definition.window_ms)
     recency = Bands(silence, definition.r_edges_ms, descending=True)
     frequency = Bands(orders, definition.f_edges)
     monetary = Bands(net, definition.m_edges_minor)

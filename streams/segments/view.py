@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from streams.customers.facts import Bools, Int64s
+from streams.customers.entities import Standing, Subscription, Ticket
+from streams.customers.facts import Bools, Int64s, TraitValue
 from streams.customers.search import first_above
+from streams.customers.series import Folded
 
 FAR_MS = 1 << 60
 """Inside an evaluation an instant this late, or later, never comes. It is far below NEVER_MS so
 that two of them can be added in int64; a real instant is always earlier."""
 
+EVER_MS = FAR_MS
+"""The length of a window that holds everything and that nothing leaves."""
 
-Series = Literal["orders", "refunds"]
-"""The runs of facts that measures read, named as the table names them.
+ORDERS, REFUNDS = "orders", "refunds"
+"""The two runs of facts every table has; all others are named by the key of their series.
 
 orders: orders with a net above 0; the value of an entry is that net.
 refunds: refunds that name no order; the value of an entry is the amount given back, above 0.
@@ -39,7 +43,10 @@ class Histories(Protocol):
 
 
 class Table(Protocol):
-    """What an evaluation reads of the customer table, and all it reads."""
+    """What an evaluation reads of the customer table, and all it reads.
+
+    `slots` are those the evaluation was asked for, in that order; of who is `booked`, some of them.
+    """
 
     @property
     def orders(self) -> Histories: ...
@@ -47,12 +54,32 @@ class Table(Protocol):
     def refunds(self) -> Histories: ...
     def first_paid_ms(self, slots: Int64s) -> Int64s: ...
     def last_paid_ms(self, slots: Int64s) -> Int64s: ...
+    def ids(self, slots: Int64s) -> list[bytes]: ...
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        """Return what was folded away of ORDERS, REFUNDS or a series of the definition."""
+        ...
+
+    def booked(self, slots: Int64s) -> Int64s:
+        """Return int64[k], ascending: the places in `slots` of who may have subscriptions or tickets."""
+        ...
+
+    def subscriptions(self, slots: Int64s) -> list[tuple[Subscription, ...]]: ...
+    def standings(self, slots: Int64s) -> list[Standing]: ...
+    def tickets(self, slots: Int64s) -> list[tuple[Ticket, ...]]: ...
+
+
+class FactsTable(Table, Protocol):
+    """What definitions with series or traits read beside."""
+
+    def series(self, key: str) -> Histories: ...
+    def trait(self, name: str, slots: Int64s) -> list[TraitValue]: ...
 
 
 class Window(NamedTuple):
     """A trailing duration over one series: an entry at t counts at now in [t, t + length_ms)."""
 
-    series: Series
+    series: str
+    """ORDERS, REFUNDS or the key of a series."""
     length_ms: int
 
 
@@ -61,11 +88,11 @@ class Plan:
 
     def __init__(self, windows: Iterable[Window]) -> None:
         asked = sorted(set(windows))
-        self.lengths: dict[Series, tuple[int, ...]] = {
+        self.lengths: dict[str, tuple[int, ...]] = {
             series: tuple(window.length_ms for window in asked if window.series == series)
-            for series in get_args(Series)
+            for series in sorted({window.series for window in asked})
         }
-        self.columns: dict[Series, Int64s] = {
+        self.columns: dict[str, Int64s] = {
             series: np.array(lengths, np.int64)[:, None] for series, lengths in self.lengths.items()
         }
 
@@ -119,7 +146,8 @@ class View:
         # Each of these holds at most one entry per node or window of the definition.
         self._values: dict[Node, Any] = {}
         self._dues: dict[Timed, Int64s] = {}
-        self._spans: dict[Series, Span] = {}
+        self._spans: dict[str, Span] = {}
+        self._folded: dict[str, Folded] = {}
         self._firsts: dict[Window, Int64s] = {}
         self._paid: dict[Paid, Int64s] = {}
         self._befores: dict[Window, Int64s] = {}
@@ -147,13 +175,33 @@ class View:
             found = self._paid[of] = np.minimum(read(self.slots), 2 * FAR_MS)
         return found
 
-    def span(self, series: Series) -> Span:
+    @property
+    def facts(self) -> FactsTable:
+        """The table, for nodes only a definition that keeps more than orders and refunds has."""
+        return cast(FactsTable, self.table)
+
+    def span(self, series: str) -> Span:
         """Return the runs of a series."""
         found = self._spans.get(series)
         if found is None:
-            runs = self.table.orders if series == "orders" else self.table.refunds
-            found = self._spans[series] = Span(runs, self.slots)
+            found = self._spans[series] = Span(self._runs(series), self.slots)
         return found
+
+    def _runs(self, series: str) -> Histories:
+        if series == ORDERS:
+            return self.table.orders
+        return self.table.refunds if series == REFUNDS else self.facts.series(series)
+
+    def folded(self, series: str) -> Folded:
+        """Return what was folded away of a series."""
+        found = self._folded.get(series)
+        if found is None:
+            found = self._folded[series] = self.table.folded(series, self.slots)
+        return found
+
+    def never(self) -> Int64s:
+        """Return int64[n], all FAR_MS."""
+        return np.full(len(self.slots), FAR_MS)
 
     def first_in(self, window: Window) -> Int64s:
         """Return the arena index of each customer's first entry in the window, the run's end if none."""
@@ -179,7 +227,7 @@ class View:
         """Return the first entry in the window whose prefix sum exceeds `sums`, the run's end if none."""
         return first_above(span.sums, self.first_in(window), span.end, sums, span.longest)
 
-    def _search(self, series: Series) -> None:
+    def _search(self, series: str) -> None:
         # All windows of the series at once: each further one is a row, not another search.
         span = self.span(series)
         after = self.now_ms - self._plan.columns[series]

@@ -16,6 +16,9 @@ from streams.steps.rounds import RESULTS
 TYPE_NAMES = {kind: kind.name.title().replace("_", "") for kind in Kind}
 """Kind to the record type of its events."""
 
+_RESULT_NAMES = {result: result.name.lower() for result in Result} | {Result.IDLE: "applied"}
+"""An activity nothing keeps has been dealt with as much as one that is kept."""
+
 _CHANGES = ("entered", "moved", "exited")
 
 
@@ -24,7 +27,7 @@ def count_facts(tally: Tally, counts: Counter[str], results: Mapping[int, int]) 
     for code, count in results.items():
         if count:
             kind, result = divmod(code, RESULTS)
-            name = Result(result).name.lower()
+            name = _RESULT_NAMES[Result(result)]
             counts[name] += count
             # A refused fact is a dead letter, and counted there.
             if result != Result.REFUSED:

@@ -61,11 +61,19 @@ def follow(current_ms: Int64s, noted: Changed, sizes: Sequence[int], effective_m
     for size in sizes:
         rows, start = slice(start, start + size), start + size
         before = current_ms[noted.who[rows]]
-        np.maximum(effective_ms[rows], before, out=effective_ms[rows], where=known[rows])
+        raised(effective_ms[rows], noted.value[rows], before)
         np.copyto(since_ms[rows], before, where=known[rows])
         np.copyto(before, effective_ms[rows], where=noted.changed[rows])
         current_ms[noted.who[rows]] = before
     return since_ms
+
+
+def raised(effective_ms: Int64s, value: npt.NDArray[np.int16], since_ms: Int64s) -> None:
+    """Raise int64[n, dimensions] in place to since when the values before were held.
+
+    Who left a segment holds no value, and the instant of leaving: coming back is never before it.
+    """
+    np.maximum(effective_ms, since_ms, out=effective_ms, where=(value >= 0) | (since_ms != 0))
 
 
 def moves_of(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clock import Clock
-from errors import DefinitionMismatch, InvalidField, StateCorrupt, TopicMismatch
+from errors import DefinitionMismatch, StateCorrupt, TopicMismatch
 from streams.customers.facts import Int64s
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.customers.rows import Restorer
@@ -19,8 +19,9 @@ from streams.customers.table import CustomerTable
 from streams.kafka.seam import Chunk, DeadLetter, Row, Tally, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
+from streams.series_reading import SeriesReader
 from streams.steps import counting
-from streams.steps.intake import Mode, dead_letter, read_chunk
+from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
 from streams.steps.plan import Piece, next_piece
 from streams.steps.room import Room, smaller
 from streams.steps.rounds import Rounds
@@ -32,7 +33,7 @@ FOLD_MARGIN_MS = 7 * 86_400_000
 """Facts are kept, and late ones accepted, this much longer than the longest window."""
 
 PARTITION_ROW_BYTES_MAX = 1_024
-"""A partition row and its key; some 400 bytes."""
+"""A partition row and its key, without the names of series; some 400 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Bounds:
     """What one transaction holds at most.
 
     `bytes_max` counts keys and values of everything in it, but one customer at one tick always
-    fits (less than 150 KB), and so does what one chunk holds of dead letters.
+    fits (less than 220 KB), and so does what one chunk holds of dead letters.
     """
 
     rows_max: int = 5_000
@@ -73,7 +74,7 @@ class PartitionEngine:
         self._writer = ChangeWriter(app, partition, definition, evaluator, wall)
         self._wall = wall
         self._definition_hash = definition.hash
-        self._keep_ms = definition.longest_window_ms + FOLD_MARGIN_MS
+        self._keep_ms = definition.kept_ms + FOLD_MARGIN_MS
         self.counts: Counter[str] = Counter()
         self._nanoseconds: Counter[str] = Counter()
         self.begin_restore()
@@ -82,7 +83,7 @@ class PartitionEngine:
 
     def begin_restore(self) -> None:
         """Forget everything; rows follow."""
-        self._use_table(self._new_fact_key())
+        self._use_table(self._new_fact_key(), dict.fromkeys(self._kept_names(), 0))
         # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
         # rewritten by every transaction and so comes among the last.
         self._restoring: dict[bytes, bytes | None] = {}
@@ -101,11 +102,24 @@ class PartitionEngine:
         """Take one changelog row, oldest first."""
         self._restoring[key] = value
 
-    def _use_table(self, fact_key: bytes) -> None:
-        self._fact_key = fact_key
+    def _kept_names(self) -> tuple[str, ...]:
+        """Names of everything that is kept: orders, refunds, and the keys of the declared series."""
+        return ("orders", "refunds", *(series.key for series in self._evaluator.series))
+
+    def _use_table(self, fact_key: bytes, complete_since_ms: dict[str, int]) -> None:
+        self._fact_key, self.complete_since_ms = fact_key, complete_since_ms
+        series, rates = self._evaluator.series, self.definition.rates
+        self._series = SeriesReader(series, rates, fact_key) if series else None
         self.table = CustomerTable(
-            fact_key=fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
+            fact_key=fact_key,
+            dimensions=self._evaluator.dimensions,
+            values=self._evaluator.values,
+            series=series,
+            complete_since_ms=complete_since_ms,
         )
+        # A key is written as JSON, in which one byte becomes six at most.
+        names_bytes = sum(6 * len(name.encode()) + 32 for name in complete_since_ms)
+        self._row_bytes_max = PARTITION_ROW_BYTES_MAX + names_bytes
         self._room = Room(self.table, self.definition, self._evaluator, app=self._app)
 
     def finish_restore(self, *, partitions: int) -> int | None:
@@ -140,7 +154,9 @@ class PartitionEngine:
             )
         self.clock_ms, self.seq, self.epoch = row.clock_ms, row.seq, row.epoch
         self.fold_line_ms = row.fold_line_ms
-        self._use_table(row.fact_key)
+        # What is kept only since now is complete only since now, and what is no longer declared is dropped.
+        since_ms = {name: row.complete_since.get(name, row.clock_ms) for name in self._kept_names()}
+        self._use_table(row.fact_key, since_ms)
         restorer = Restorer(self.table)
         for key, value in rows.items():
             restorer.add(key, value)
@@ -177,6 +193,7 @@ class PartitionEngine:
             fold_line_ms=self.fold_line_ms,
             keep_ms=self._keep_ms,
             aside=self._aside,
+            series=self._series,
         )
         if self.mode == "wall":
             self._tally.age_ms.append(self._wall.now_ms() - work.facts.occurred_at_ms)
@@ -187,8 +204,7 @@ class PartitionEngine:
         """Apply one bounded piece; False when pending work must be taken before there is room."""
         if work.done:
             return True
-        due_slots = self._due(work)
-        piece = self._next_piece(work, due_slots)
+        piece = self._next_piece(work, due_slots := self._due(work))
         if piece is None:
             return False
         self._apply(work, piece, due_slots)
@@ -235,7 +251,7 @@ class PartitionEngine:
         return piece
 
     def _pending_bytes(self) -> int:
-        rows = self.table.dirty_bytes_max + PARTITION_ROW_BYTES_MAX
+        rows = self.table.dirty_bytes_max + self._row_bytes_max
         return rows + self._writer.pending_bytes + self._dead_bytes
 
     def _apply(self, work: Work, piece: Piece, due_slots: Int64s) -> None:
@@ -304,11 +320,12 @@ class PartitionEngine:
         if moves is not None:
             began = time.thread_time_ns()
             self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
-            counting.count_moves(self._tally, moves, self._evaluator.dimensions, live=self.mode == "wall")
+            counted = moves.take(np.flatnonzero(self._evaluator.counted[moves.dimension]))
+            counting.count_moves(self._tally, counted, self._evaluator.dimensions, live=self.mode == "wall")
             self._spend("changes", began)
         for row in sorted(rounds.refused):
-            record = work.chunk.records[int(work.facts.position[row])]
-            self._dead_letters.append(dead_letter(record, InvalidField(_TRAITS_BEYOND_BOUNDS)))
+            record, kind = work.chunk.records[int(work.facts.position[row])], int(work.facts.kind[row])
+            self._dead_letters.append(dead_letter(record, beyond_bounds(kind)))
             self._dead_bytes += dead_letter_bytes(self._dead_letters[-1])
         counting.count_facts(self._tally, self.counts, rounds.results)
         for spent in (self._nanoseconds, self._tally.nanoseconds):
@@ -367,7 +384,7 @@ class PartitionEngine:
             definition_version=self.definition.version,
             definition_hash=self._definition_hash,
             fold_line_ms=self.fold_line_ms,
-            complete_since={"orders": 0, "refunds": 0},
+            complete_since=self.complete_since_ms,
             fact_key=self._fact_key,
         )
 
@@ -381,6 +398,3 @@ class PartitionEngine:
         stages = {stage: ns / 1e6 for stage, ns in sorted(self._nanoseconds.items())}
         self._nanoseconds.clear()
         return stages
-
-
-_TRAITS_BEYOND_BOUNDS = "traits: the customer would hold more than is kept of one; delete some, or send fewer"

@@ -8,12 +8,14 @@ from typing import Literal
 import numpy as np
 
 from errors import ApplyFailed, InvalidField, RecordError, WrongPartition
-from streams.customers.facts import Facts, Int64s
+from streams.customers.change_book import BOOK_BYTES_MAX
+from streams.customers.facts import Facts, Int64s, Kind
 from streams.customers.hashing import partitions_of
 from streams.customers.slots import Slots
 from streams.kafka.seam import Chunk, DeadLetter, Record
 from streams.reading import Reading, read
 from streams.segments.definition import Definition
+from streams.series_reading import SeriesReader
 from streams.steps.ticks import Ticks, append_ticks, event_ticks
 from streams.steps.work import Work
 
@@ -22,6 +24,16 @@ Mode = Literal["event", "wall"]
 
 _TICK_IN_WALL_MODE = "Tick: this pipeline runs on the wall clock; replay into one with SHOAL_CLOCK=event"
 
+
+_TRAITS = "traits: the customer would hold more than is kept of one; delete some, or send fewer"
+_CHANGES = (
+    f"of one customer at most {BOOK_BYTES_MAX} bytes are kept of the changes of subscriptions and tickets in"
+    " the longest window; give each person or account an id of its own"
+)
+_BEYOND_BOUNDS = {
+    Kind.PLAN_CHANGED: f"subscription_id: {_CHANGES}",
+    Kind.TICKET_CHANGED: f"ticket_id: {_CHANGES}",
+}
 
 RECORD_BYTES_MAX = 1 << 20
 """A longer value is not looked into."""
@@ -57,18 +69,19 @@ def read_chunk(
     fold_line_ms: int,
     keep_ms: int,
     aside: Mapping[int, str],
+    series: SeriesReader | None = None,
 ) -> Work:
     """Decode and validate a chunk; nothing changes but that new customers get an empty slot.
 
     `keep_ms` is how far the fold line lies behind the clock; `aside` maps the offsets of
-    records that must not be applied to the reason.
+    records that must not be applied to the reason; `series` finds what events add to declared series.
     """
     records: Sequence[Record] = chunk.records
     large = {record.offset for record in records if len(record.value or b"") > RECORD_BYTES_MAX}
     withheld = aside.keys() | large
     if withheld:
         records = [_SetAside(record) if record.offset in withheld else record for record in records]
-    reading = read(records, partition=partition, definition=definition)
+    reading = read(records, partition=partition, definition=definition, series=series)
     facts = reading.facts
     dead: list[tuple[int, RecordError]] = [
         (at, _withheld(chunk.records[at], aside) if records[at].offset in withheld else error)
@@ -131,6 +144,11 @@ def _slots(
     here = unknown[~astray]
     found[here] = slots.find_or_add(facts.customer.take(here))
     return found, dead
+
+
+def beyond_bounds(kind: int) -> InvalidField:
+    """Return why a fact of this kind was refused by the customer table."""
+    return InvalidField(_BEYOND_BOUNDS.get(Kind(kind), _TRAITS))
 
 
 def dead_letter(record: Record, error: RecordError) -> DeadLetter:

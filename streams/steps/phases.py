@@ -53,12 +53,16 @@ def phases_of(
     due_slots: Int64s,
     tick_ms: Int64s,
     clock_ms: int,
+    *,
+    reads_traits: bool,
+    reads_entities: bool,
 ) -> Phases:
     """Sort the facts of one piece of work into groups and phases.
 
     `rows` are indices into `facts` in log order; `slots`, `tick_of_row` and `fold_line_ms`
     run parallel. `due_slots` are customers who take part for their deadlines. `tick_ms` is
-    int64[k], `clock_ms` the clock before the first tick.
+    int64[k], `clock_ms` the clock before the first tick. `reads_traits` and `reads_entities` say what
+    evaluations read: what none reads may be applied ahead of its tick.
     """
     order = np.argsort(slots, kind="stable")
     row, slot, tick = rows[order], slots[order], tick_of_row[order]
@@ -74,7 +78,7 @@ def phases_of(
         after_ms = np.append(tick_ms, np.iinfo(np.int64).max)
         occurred = facts.occurred_at_ms[row]
         early = occurred > after_ms[tick]
-        plain = _is_plain(facts, row) & (occurred > before_ms[tick]) & ~early
+        plain = _is_plain(facts, row, reads_traits, reads_entities) & (occurred > before_ms[tick]) & ~early
         if early.any():
             watched[np.searchsorted(everybody, slot[early])] = True
         joins = np.zeros(len(group_at), np.bool_)
@@ -97,17 +101,23 @@ def phases_of(
     )
 
 
-def _is_plain(facts: Facts, row: Int64s) -> Bools:
+def _is_plain(facts: Facts, row: Int64s, reads_traits: bool, reads_entities: bool) -> Bools:
     """Return bool[n]: the fact adds itself to the state and changes nothing that was there.
 
-    Not so are linked refunds (they change an order), and facts with an account (changes carry
-    the account held at the time). An id that is known needs no care: of two contents the lesser
-    stands, which is the earlier, and a fact that comes in order is later than all before it.
+    Not so are linked refunds (they change an order), facts with an account (changes carry the
+    account held at the time), and, if they are read, traits and changes of subscriptions and
+    tickets, of which only the latest state is kept. What series keep is cut by time as orders are.
+    An id that is known needs no care: of two contents the lesser stands, which is the earlier, and
+    a fact that comes in order is later than all before it.
     """
     offsets = facts.order_id.offsets
     plain: Bools = offsets[row + 1] == offsets[row]
     if facts.account_id:
         plain &= ~np.isin(row, np.fromiter(facts.account_id, np.int64))
+    if reads_traits and facts.traits:
+        plain &= ~np.isin(row, np.fromiter(facts.traits, np.int64))
+    if reads_entities and facts.changes:
+        plain &= ~np.isin(row, np.fromiter(facts.changes, np.int64))
     return plain
 
 
@@ -119,4 +129,6 @@ def _watched(table: CustomerTable, slots: Int64s, tick_ms: Int64s) -> Bools:
             start, end = runs.bounds(slots)
             # The entry before an empty run is another's.
             held |= (runs.times.take(end - 1, mode="clip") > tick_ms[0]) & (end > start)
+        if table.series_facts is not None:
+            held |= table.series_facts.later_than(slots, int(tick_ms[0]))
     return held

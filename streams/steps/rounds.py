@@ -12,58 +12,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
-from streams.customers.arena import group_starts
-from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind, UInt8s
+from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
+from streams.segments.settling import follow as follow_rules
+from streams.segments.view import FAR_MS
 from streams.steps.as_of import TableAsOf
-from streams.steps.dating import Changed, follow, joined, moves_of
+from streams.steps.dating import Changed, follow, joined, moves_of, raised
 from streams.steps.effective import effective_at
-from streams.steps.moves import LATE, Cause, Moves, concatenate
+from streams.steps.moves import Cause, Moves, concatenate
+from streams.steps.news import LATE_CAUSES, NO_INSTANT, NO_MONEY, News, news_of
 from streams.steps.phases import phases_of
 
 RESULTS = max(Result) + 1
 _OUTCOMES = (max(Kind) + 1) * RESULTS
 
-LATE_AFTER_MS = 3_600_000
-"""An event that happened longer than this before the clock that received it is a late event."""
-
-_ROW_BITS = 48
-"""A row of a chunk is below 1 << this."""
-
-_NO_INSTANT = -(1 << 63)
-_NO_MONEY = 1 << 62
-"""Taken off the instant of an event that moves no money, so that the latest event that does prevails."""
-
-_LATE = np.array(LATE)
-_CAUSE_OF_KIND = np.array([0, Cause.EVENT, Cause.EVENT, Cause.PURCHASE, Cause.REFUND], np.uint8)
-_LATE_CAUSE_OF_KIND = np.array(
-    [0, Cause.LATE_EVENT, Cause.LATE_EVENT, Cause.LATE_PURCHASE, Cause.LATE_REFUND], np.uint8
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _News:
-    """What some facts mean for customers, one entry each: the cause (0: nothing was applied), the fact
-    that stands for it, and the latest instant among those that came on time."""
-
-    cause: UInt8s
-    row: Int64s
-    latest_ms: Int64s
-
-    @property
-    def made(self) -> Bools:
-        """Whether there is any news."""
-        return self.cause > 0
-
-    def take(self, rows: Int64s) -> _News:
-        """Return the entries at `rows`."""
-        return _News(self.cause[rows], self.row[rows], self.latest_ms[rows])
+_NOTHING_SETTLED: Mapping[int, Int64s] = MappingProxyType({})
 
 
 class Rounds:
@@ -98,12 +68,13 @@ class Rounds:
         self._outcomes = np.zeros(_OUTCOMES, np.int64)
         self.nanoseconds: Counter[str] = Counter()
         self.refused: list[int] = []
-        """Rows whose traits go beyond what a customer may hold: the engine makes them dead letters."""
+        """Rows that go beyond what is kept of a customer: the engine makes them dead letters."""
         self._moves: list[Moves] = []
         began = time.thread_time_ns()
         self._phases = phases = phases_of(
-            table, facts, rows, slots, tick_of_row, fold_line_ms, due_slots, tick_ms, clock_ms
-        )
+            table, facts, rows, slots, tick_of_row, fold_line_ms, due_slots, tick_ms, clock_ms,
+            reads_traits=evaluator.reads_traits, reads_entities=evaluator.reads_entities,
+        )  # fmt: skip
         self._slot = phases.slot
         starts = phases.group_slot[phases.phase_start[:-1]]
         self._next_phase = np.searchsorted(starts, self._slot, "left")
@@ -129,12 +100,12 @@ class Rounds:
         self._since_ms = table.since_ms[slot]
         self._evaluated = np.zeros(len(slot), np.bool_)
         # Facts behind the last tick only make their customers pending, once all else is done.
-        self._waiting: list[tuple[Int64s, _News]] = []
+        self._waiting: list[tuple[Int64s, News]] = []
         self._watched = self._phases.watched
         self._any_watched = bool(self._watched.any())
         self._cause = table.pending_cause[slot]
         self._latest_ms = table.pending_at_ms[slot]
-        self._latest_ms[self._latest_ms == NEVER_MS] = _NO_INSTANT
+        self._latest_ms[self._latest_ms == NEVER_MS] = NO_INSTANT
         # The fact that stands for the cause; -1: what made the customer pending came earlier.
         self._cause_row = np.full(len(slot), -1)
         self._pending = np.flatnonzero(self._cause)
@@ -206,7 +177,7 @@ class Rounds:
         if len(unseen):
             self._waiting.append((owner[unseen], news.take(unseen)))
 
-    def _apply(self, group: Int64s) -> _News:
+    def _apply(self, group: Int64s) -> News:
         """Apply the facts of these groups; return what they mean for their customers, one entry a group."""
         began = time.thread_time_ns()
         starts = self._phases.group_start
@@ -218,33 +189,12 @@ class Rounds:
         if np.count_nonzero(applied) < len(row):
             self.refused += row[result == Result.REFUSED].tolist()
             row, place = row[applied], place[applied]
-        news = self._news(row, place, self._phases.group_tick[group[place]], len(group))
+        clock_ms = self._clock_before_ms[self._phases.group_tick[group[place]]]
+        news = news_of(self._facts, row, place, clock_ms, len(group))
         self.nanoseconds["apply"] += time.thread_time_ns() - began
         return news
 
-    def _news(self, row: Int64s, place: Int64s, tick: Int64s, groups: int) -> _News:
-        """Let the greatest cause, then the last in the log, stand for each of `groups` groups.
-
-        `row` are facts that were applied, `place` (0..groups - 1) and `tick` their groups' place
-        and tick.
-        """
-        kind, occurred_ms = self._facts.kind[row], self._facts.occurred_at_ms[row]
-        late = occurred_ms < self._clock_before_ms[tick] - LATE_AFTER_MS
-        cause = np.where(late, _LATE_CAUSE_OF_KIND[kind], _CAUSE_OF_KIND[kind])
-        money = (kind == Kind.PURCHASED) | (kind == Kind.REFUNDED)
-        instant = np.where(late, _NO_INSTANT, np.where(money, occurred_ms, occurred_ms - _NO_MONEY))
-        news = _News(np.zeros(groups, np.uint8), np.zeros(groups, np.int64), np.full(groups, _NO_INSTANT))
-        if not len(row):
-            return news
-        # Facts lie group by group, each in log order; a cause and a row as one number sort like the pair.
-        starts = group_starts(place)
-        strongest = np.maximum.reduceat((cause.astype(np.int64) << _ROW_BITS) | row, starts)
-        held = place[starts]
-        news.cause[held], news.row[held] = strongest >> _ROW_BITS, strongest & ((1 << _ROW_BITS) - 1)
-        news.latest_ms[held] = np.maximum.reduceat(instant, starts)
-        return news
-
-    def _settle_in_turn(self, owner: Int64s, tick: Int64s, outcome: Outcome, news: _News) -> None:
+    def _settle_in_turn(self, owner: Int64s, tick: Int64s, outcome: Outcome, news: News) -> None:
         """Settle several evaluations of each customer in the order of their ticks.
 
         `owner` is sorted; between two of its ticks a customer's deadlines are swept. Of those for
@@ -274,7 +224,7 @@ class Rounds:
             self._hear(who, news.take(picked))
             self._settle(who, at, outcome.take(picked))
 
-    def _hear(self, who: Int64s, news: _News) -> None:
+    def _hear(self, who: Int64s, news: News) -> None:
         """Add news to what has made these customers pending."""
         self._latest_ms[who] = np.maximum(self._latest_ms[who], news.latest_ms)
         stronger = news.cause >= self._cause[who]
@@ -287,27 +237,51 @@ class Rounds:
 
     def _settle(self, who: Int64s, at: Int64s, outcome: Outcome) -> None:
         """Take an evaluation of each customer for what it now is, and note whose values changed."""
+        settled_ms: Mapping[int, Int64s] = _NOTHING_SETTLED
+        delays = self._evaluator.delays
+        if delays:
+            outcome, settled_ms = self._delayed(who, at, outcome)
         changed = outcome.value != self._value[who]
         hit = changed.any(axis=1).nonzero()[0]
         if len(hit):
             self._note(who[hit], at[hit], outcome.take(hit), changed[hit])
+            if delays:
+                # What a membership does next depends on since when its rule holds: that cannot wait.
+                self._date({dimension: ms[hit] for dimension, ms in settled_ms.items()})
         self._store(who, outcome)
+
+    def _delayed(self, who: Int64s, at: Int64s, outcome: Outcome) -> tuple[Outcome, dict[int, Int64s]]:
+        """Turn what rules say into memberships that follow with a delay; return since when each holds."""
+        now_ms, value, held = self._tick_ms[at], outcome.value, self._value[who]
+        rules = [delay.rule for delay in self._evaluator.delays]
+        turned = (value[:, rules] != held[:, rules]).any(axis=1).nonzero()[0]
+        before_ms = self._since_ms[who]
+        since_ms = before_ms.copy()
+        if len(turned):
+            some, its_at = who[turned], at[turned]
+            start_ms, reported_ms = self._instants(some, its_at)
+            effective_ms = self._effective_ms(some, its_at, start_ms, reported_ms, value.shape[1])
+            raised(effective_ms, held[turned], before_ms[turned])
+            np.copyto(effective_ms, before_ms[turned], where=value[turned] == held[turned])
+            since_ms[turned] = effective_ms
+        value, instants, next_ms = follow_rules(
+            self._evaluator.delays, (held, before_ms), (value, since_ms), now_ms
+        )
+        due_ms = np.minimum(outcome.due_ms, np.where(next_ms < FAR_MS, next_ms, NEVER_MS))
+        if not (due_ms > now_ms).all():
+            raise AssertionError("a membership's delay is over and the membership has not followed")
+        return replace(outcome, value=value, due_ms=due_ms), instants
 
     def _store(self, who: Int64s, outcome: Outcome) -> None:
         """Let an evaluation stand for what each customer is; nothing is pending of it any more."""
         self._value[who], self._scores[who] = outcome.value, outcome.scores
         self._due_ms[who] = outcome.due_ms
-        self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, _NO_INSTANT
+        self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, NO_INSTANT
         self._evaluated[who] = True
 
     def _note(self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools) -> None:
         """Note that each of these customers changed, and from when on the change may be true."""
-        now_ms, cause = self._tick_ms[at], self._cause[who]
-        by_time = cause == Cause.TIME_ELAPSED
-        latest_ms = self._latest_ms[who]
-        latest_ms = np.where(latest_ms < 0, latest_ms + _NO_MONEY, latest_ms)
-        reported_ms = np.where(by_time, self._due_ms[who], np.where(_LATE[cause], now_ms, latest_ms))
-        start_ms = np.where(by_time, reported_ms, np.maximum(reported_ms, self._clock_before_ms[at]))
+        start_ms, reported_ms = self._instants(who, at)
         self._undated.append(
             Changed(
                 who=who,
@@ -316,31 +290,50 @@ class Rounds:
                 changed=changed,
                 value=self._value[who],
                 scores=self._scores[who],
-                cause=cause,
+                cause=self._cause[who],
                 cause_row=self._cause_row[who],
                 start_ms=start_ms,
-                reported_ms=np.minimum(reported_ms, now_ms),
+                reported_ms=reported_ms,
             )
         )
 
-    def _date(self) -> None:
+    def _instants(self, who: Int64s, at: Int64s) -> tuple[Int64s, Int64s]:
+        """Return from when on a change of each customer may be true, and when it is if nothing made it so."""
+        now_ms, cause = self._tick_ms[at], self._cause[who]
+        by_time = cause == Cause.TIME_ELAPSED
+        latest_ms = self._latest_ms[who]
+        latest_ms = np.where(latest_ms < 0, latest_ms + NO_MONEY, latest_ms)
+        reported_ms = np.where(by_time, self._due_ms[who], np.where(LATE_CAUSES[cause], now_ms, latest_ms))
+        start_ms = np.where(by_time, reported_ms, np.maximum(reported_ms, self._clock_before_ms[at]))
+        return start_ms, np.minimum(reported_ms, now_ms)
+
+    def _effective_ms(
+        self, who: Int64s, at: Int64s, start_ms: Int64s, reported_ms: Int64s, dimensions: int
+    ) -> Int64s:
+        """Return int64[n, dimensions]: since when what rules say has been so."""
+        return effective_at(
+            lambda rows, at_ms: self._evaluate(who[rows], at[rows], at_ms),
+            start_ms=start_ms,
+            reported_ms=reported_ms,
+            now_ms=self._tick_ms[at],
+            dimensions=dimensions,
+        )
+
+    def _date(self, settled_ms: Mapping[int, Int64s] = _NOTHING_SETTLED) -> None:
         """Find out since when the changes noted are true; make them moves, and move their `since`.
 
         All of them at once, for that takes an evaluation; but one customer's changes follow each
-        other, and no change is true before the one before it.
+        other, and no change is true before the one before it. `settled_ms` are the instants of
+        memberships that follow their rules with a delay.
         """
         if not self._undated:
             return
         sizes = [len(each.who) for each in self._undated]
         noted, self._undated = joined(self._undated), []
         who, at, changed = noted.who, noted.at, noted.changed
-        effective_ms = effective_at(
-            lambda rows, at_ms: self._evaluate(who[rows], at[rows], at_ms),
-            start_ms=noted.start_ms,
-            reported_ms=noted.reported_ms,
-            now_ms=self._tick_ms[at],
-            dimensions=changed.shape[1],
-        )
+        effective_ms = self._effective_ms(who, at, noted.start_ms, noted.reported_ms, changed.shape[1])
+        for dimension, instants in settled_ms.items():
+            effective_ms[:, dimension] = instants
         since_ms = follow(self._since_ms, noted, sizes, effective_ms)
         ids = [
             self._event_id(i, row) if cause else b""
@@ -367,7 +360,7 @@ class Rounds:
         for who, news in self._waiting:
             self._hear(who, news)
             table.due_ms[self._slot[who]] = PENDING_MS
-        none = self._latest_ms == _NO_INSTANT
+        none = self._latest_ms == NO_INSTANT
         table.pending_cause[self._slot] = self._cause
         table.pending_at_ms[self._slot] = np.where(none, NEVER_MS, self._latest_ms)
         for i in np.flatnonzero(self._cause).tolist():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clock import Clock
+from schemas.binary import Int16s
 from schemas.changes import CAUSES, Changes, Dimension, Stamp, encode_changes
 from schemas.memberships import Memberships, encode_memberships
 from streams.customers.facts import Int64s
@@ -15,7 +16,7 @@ from streams.kafka.seam import Row
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.steps.moves import LABELS, Moves
-from streams.steps.room import ACCOUNT_BYTES_MAX, MEMBERSHIP_BYTES, MEMBERSHIP_DIMENSION_BYTES
+from streams.steps.room import ACCOUNT_BYTES_MAX, membership_bytes
 
 _DAY_MS = 86_400_000
 _CAUSES = np.array([CAUSES.index(label) for label in LABELS], np.uint8)
@@ -32,11 +33,15 @@ class ChangeWriter:
         self, app: str, partition: int, definition: Definition, evaluator: Evaluator, wall: Clock
     ) -> None:
         self._app, self._partition, self._definition, self._wall = app, partition, definition, wall
-        self._names, self._values = evaluator.dimensions, evaluator.values
         self._dimensions = [
-            Dimension(name, "exclusive", values)
-            for name, values in zip(self._names, self._values, strict=True)
+            Dimension(name, kind, values)
+            for name, kind, values in zip(
+                evaluator.dimensions, evaluator.kinds, evaluator.values, strict=True
+            )
         ]
+        self._shown = np.array([not shadow for shadow in evaluator.shadows])
+        self._all_shown = bool(self._shown.all())
+        self._membership_bytes = membership_bytes(evaluator)
         # The customers that changed, in the order they first did; by slot, whether they are in there.
         self._changed: list[Int64s] = []
         self._is_changed = np.zeros(0, np.bool_)
@@ -55,7 +60,14 @@ class ChangeWriter:
         """No less than the changes and memberships take, keys included."""
 
     def add(self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int) -> int:
-        """Number and encode one piece's moves, in their order; return the last seq given."""
+        """Number and encode one piece's moves, in their order; return the last seq given.
+
+        Those of shadow segments are left out: nobody is told of them.
+        """
+        if not self._all_shown:
+            moves = moves.take(self._shown[moves.dimension].nonzero()[0])
+            if not len(moves):
+                return last_seq
         count = len(moves)
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
         # Of several changes of one value the last assignment stays, and that is the latest.
@@ -116,10 +128,14 @@ class ChangeWriter:
         self._changed.append(fresh)
         at = rows.tolist()
         self.pending_bytes += (
-            len(at) * (MEMBERSHIP_BYTES + MEMBERSHIP_DIMENSION_BYTES * len(self._names))
+            len(at) * self._membership_bytes
             + 2 * sum(len(ids[row]) for row in at)
             + ACCOUNT_BYTES_MAX * sum(1 for row in at if moves.account_id[row])
         )
+
+    def _told(self, value: Int16s) -> Int16s:
+        """Return int16[n, dimensions] without the values nobody is told of."""
+        return value if self._all_shown else np.where(self._shown, value, np.int16(-1))
 
     def take(self, table: CustomerTable, *, epoch: int) -> tuple[list[tuple[bytes, bytes]], list[Row]]:
         """Return the pending changes and one membership per customer that changed; clear both.
@@ -142,7 +158,7 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=[table.account_id(slot) for slot in slots.tolist()],
                 seq=latest_seq,
-                value=table.value[slots],
+                value=self._told(table.value[slots]),
                 since_ms=table.since_ms[slots],
                 value_seq=value_seq,
                 expires_at_ms=np.concatenate(self._expires_at_ms)[latest_seq - self._first_seq],

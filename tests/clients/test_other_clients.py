@@ -33,6 +33,9 @@ OWN_FIELDS: dict[str, dict[str, Any]] = {
     "ProfileUpdated": {"traits": {"seats": 3, "since": ("shoal.events.Instant", {"at": NOW})}},
     "Purchased": {"order_id": "o1", "amount_minor": 1250, "currency": "GBP"},
     "Refunded": {"refund_id": "r1", "kind": "refund", "amount_minor": 1250, "currency": "GBP"},
+    "PlanChanged": {"subscription_id": "s1", "change": "started", "mrr_minor": 1250, "currency": "GBP"},
+    "TicketChanged": {"ticket_id": "t1", "change": "opened", "author": "customer"},
+    "Activity": {"name": "export", "properties": {"rows": 3, "format": "csv"}},
 }
 """What each type of event has beside the common fields."""
 

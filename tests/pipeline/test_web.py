@@ -107,7 +107,7 @@ def bounds() -> Mapping[str, set[str]]:
     definition = default_definition()
     return {
         "partition": {str(p) for p in range(PARTITIONS)},
-        "dimension": set(Evaluator.dimensions),
+        "dimension": set(Evaluator(definition).dimensions),
         "value": {name for values in Evaluator(definition).values for name in values},
         "type": {"unknown", *registry.committed().types},
         "version": {str(definition.version)},

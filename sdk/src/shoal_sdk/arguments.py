@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -20,6 +20,11 @@ ID_BYTES_MAX = 256
 
 TraitValue = str | int | float | bool | datetime | AbstractSet[str] | None
 """A trait: text, number, truth, an aware datetime or a set of texts; None deletes the trait."""
+
+PropertyValue = str | int | float | bool
+"""A property of something a customer did: text, number or truth."""
+
+NAMES_MAX = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -94,6 +99,42 @@ def instant_ms(field: str, value: object) -> int:
         ) from None
 
 
+def name_or_none(field: str, value: object) -> str | None:
+    """Return a name that rules can ask for, 1 to 256 bytes of UTF-8, or None."""
+    if value == "":
+        raise ValueError(f"{field}='': pass None for what is not known")
+    return None if value is None else identifier(field, text_or_none(field, value))
+
+
+def names(field: str, values: object) -> list[str]:
+    """Return a list of at most 64 such names, in the caller's order."""
+    found = texts(field, values)
+    if len(found) > NAMES_MAX:
+        raise ValueError(f"{field}: {len(found)} texts, at most {NAMES_MAX}")
+    return [identifier(f"{field}[{index}]", value) for index, value in enumerate(found)]
+
+
+def one_of(field: str, value: object, known: Sequence[str]) -> str:
+    """Return one of some texts."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{field}={shown(value)}: expected one of {', '.join(known)}")
+    return value
+
+
+def count_or_none(field: str, value: object) -> int | None:
+    """Return a whole number of at least 0, or None."""
+    if value is not None and (type(value) is not int or not 0 <= value <= INT64_MAX):
+        raise ValueError(f"{field}={shown(value)}: expected an int of at least 0, or None")
+    return value
+
+
+def truth_or_none(field: str, value: object) -> bool | None:
+    """Return True, False or None."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{field}={shown(value)}: expected True, False or None")
+    return value
+
+
 def occurred_at_ms(value: object) -> int:
     """Return when it happened as UTC milliseconds; None is now."""
     return time.time_ns() // 1_000_000 if value is None else instant_ms("occurred_at", value)
@@ -127,6 +168,20 @@ def part_minor(field: str, value: object, currency: str) -> int | None:
     return minor
 
 
+def plan_money(mrr: object, usage: object) -> dict[str, int | str | None]:
+    """Return mrr_minor, usage_minor and their one currency; both may be None."""
+    amounts = {name: value for name, value in (("mrr", mrr), ("usage", usage)) if value is not None}
+    moneys = {name: paid(name, value) for name, value in amounts.items()}
+    currencies = {money.currency for money in moneys.values()}
+    if len(currencies) > 1:
+        raise ValueError(f"usage={shown(usage)}: mrr is in {moneys['mrr'].currency}; convert it")
+    return {
+        "mrr_minor": moneys["mrr"].amount_minor if "mrr" in moneys else None,
+        "usage_minor": moneys["usage"].amount_minor if "usage" in moneys else None,
+        "currency": next(iter(currencies), None),
+    }
+
+
 def item_records(items: Iterable[Item], currency: str) -> list[dict[str, Any]]:
     """Return the lines of an order as Avro records."""
     if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
@@ -150,6 +205,20 @@ def trait_values(traits: Mapping[str, TraitValue]) -> dict[str, Any]:
     if not isinstance(traits, Mapping):
         raise ValueError(f"traits={shown(traits)}: expected a mapping, got {type(traits).__name__}")
     return {_trait_name(name): _trait_value(f"traits[{name!r}]", value) for name, value in traits.items()}
+
+
+def property_values(properties: Mapping[str, PropertyValue]) -> dict[str, Any]:
+    """Return the properties of an activity as Avro values, each with the name of its branch."""
+    if not isinstance(properties, Mapping):
+        raise ValueError(
+            f"properties={shown(properties)}: expected a mapping, got {type(properties).__name__}"
+        )
+    if len(properties) > NAMES_MAX:
+        raise ValueError(f"properties: {len(properties)} names, at most {NAMES_MAX}")
+    return {
+        identifier("properties: a name", name): _property_value(f"properties[{name!r}]", value)
+        for name, value in properties.items()
+    }
 
 
 def context_value(context: object) -> tuple[str, dict[str, Any]] | None:
@@ -199,6 +268,17 @@ def _trait_name(name: object) -> str:
         raise ValueError(f"traits: the name {shown(name)} is not a text of at least one character")
     text_or_none("traits: a name", name)
     return name
+
+
+def _property_value(field: str, value: object) -> Any:
+    """Return one property as an Avro value: what a trait can be, except for an instant, a set and None."""
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(
+            f"{field}={shown(value)}: a property is text, a number or a bool, got {type(value).__name__}"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{field}={value!r}: not a number that compares; leave it out")
+    return _trait_value(field, value)
 
 
 def _trait_value(field: str, value: object) -> Any:

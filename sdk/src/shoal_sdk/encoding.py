@@ -30,6 +30,9 @@ class EventType(Enum):
     PROFILE_UPDATED = "profile_updated.v1.avsc"
     PURCHASED = "purchased.v1.avsc"
     REFUNDED = "refunded.v1.avsc"
+    PLAN_CHANGED = "plan_changed.v1.avsc"
+    TICKET_CHANGED = "ticket_changed.v1.avsc"
+    ACTIVITY = "activity.v1.avsc"
 
 
 @dataclass(frozen=True, slots=True)

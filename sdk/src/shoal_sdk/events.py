@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from shoal_sdk import arguments
-from shoal_sdk.arguments import Item, TraitValue
+from shoal_sdk.arguments import Item, PropertyValue, TraitValue
 from shoal_sdk.context import Context
 from shoal_sdk.encoding import EventType
 from shoal_sdk.ids import TimeOrderedIds, app_namespace, natural_id
@@ -16,6 +16,28 @@ from shoal_sdk.money import Money
 
 RefundKind = Literal["refund", "return", "cancellation"]
 _REFUND_KINDS = get_args(RefundKind)
+
+PlanChange = Literal[
+    "trial_started",
+    "trial_ended",
+    "started",
+    "upgraded",
+    "downgraded",
+    "renewed",
+    "paused",
+    "resumed",
+    "payment_failed",
+    "cancellation_scheduled",
+    "cancelled",
+    "ended",
+]
+_PLAN_CHANGES = get_args(PlanChange)
+
+TicketChange = Literal["opened", "replied", "closed", "reopened", "rated"]
+_TICKET_CHANGES = get_args(TicketChange)
+
+TicketAuthor = Literal["customer", "agent", "bot"]
+_TICKET_AUTHORS = get_args(TicketAuthor)
 
 Sent = TypeVar("Sent", covariant=True)
 """What a call returns: a Receipt, or something to await that gives one."""
@@ -127,16 +149,118 @@ class Events(ABC, Generic[Sent]):
         """`amount` was given back, for the order if it is known. One refund_id, one event."""
         natural = ("refunded", arguments.identifier("refund_id", refund_id))
         record = self._common(customer_id, occurred_at, event_id, context, account_id, natural)
-        if kind not in _REFUND_KINDS:
-            raise ValueError(f"kind={arguments.shown(kind)}: expected one of {', '.join(_REFUND_KINDS)}")
         money = arguments.paid("amount", amount)
         record["refund_id"] = refund_id
         record["order_id"] = None if order_id is None else arguments.identifier("order_id", order_id)
-        record["kind"] = kind
+        record["kind"] = arguments.one_of("kind", kind, _REFUND_KINDS)
         record["amount_minor"] = money.amount_minor
         record["currency"] = money.currency
         record["reason"] = arguments.text_or_none("reason", reason)
         return self._send(EventType.REFUNDED, record)
+
+    def plan_changed(
+        self,
+        customer_id: str,
+        *,
+        subscription_id: str,
+        change: PlanChange,
+        plan: str | None = None,
+        mrr: Money | None = None,
+        product: str | None = None,
+        previous_plan: str | None = None,
+        tier: str | None = None,
+        seats: int | None = None,
+        addons: Iterable[str] | None = None,
+        interval: str | None = None,
+        usage: Money | None = None,
+        trial_ends_at: datetime | None = None,
+        renews_at: datetime | None = None,
+        cancel_at: datetime | None = None,
+        card_on_file: bool | None = None,
+        reason: str | None = None,
+        competitor: str | None = None,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """A subscription changed. What is left out stays as it was.
+
+        `mrr` is what it pays a month, whatever the interval it is billed at; `usage` comes beside it, in
+        the same currency. One change of one subscription at one instant, one event: pass `occurred_at`,
+        and a second call is a retry.
+        """
+        arguments.one_of("change", change, _PLAN_CHANGES)
+        key = arguments.identifier("subscription_id", subscription_id)
+        natural = ("plan_changed", f"{change}:{key}")
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, natural, dated=True)
+        record["subscription_id"] = subscription_id
+        record["change"] = change
+        names = {"product": product, "plan": plan, "tier": tier, "interval": interval}
+        record.update({name: arguments.name_or_none(name, value) for name, value in names.items()})
+        words = {"previous_plan": previous_plan, "reason": reason, "competitor": competitor}
+        record.update({name: arguments.text_or_none(name, value) for name, value in words.items()})
+        record["seats"] = arguments.count_or_none("seats", seats)
+        record["addons"] = None if addons is None else arguments.names("addons", addons)
+        record |= arguments.plan_money(mrr, usage)
+        times = {"trial_ends_at": trial_ends_at, "renews_at": renews_at, "cancel_at": cancel_at}
+        for name, value in times.items():
+            record[name] = None if value is None else arguments.instant_ms(name, value)
+        record["card_on_file"] = arguments.truth_or_none("card_on_file", card_on_file)
+        return self._send(EventType.PLAN_CHANGED, record)
+
+    def ticket(
+        self,
+        customer_id: str,
+        *,
+        ticket_id: str,
+        change: TicketChange,
+        author: TicketAuthor | None = None,
+        rating: int | None = None,
+        channel: str | None = None,
+        topic: str | None = None,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """Something happened to a support ticket; `author` is who did it.
+
+        One change of one ticket at one instant, one event: pass `occurred_at`, and a second call is a
+        retry.
+        """
+        arguments.one_of("change", change, _TICKET_CHANGES)
+        natural = ("ticket_changed", f"{change}:{arguments.identifier('ticket_id', ticket_id)}")
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, natural, dated=True)
+        record["ticket_id"] = ticket_id
+        record["change"] = change
+        if author is not None:
+            arguments.one_of("author", author, _TICKET_AUTHORS)
+        record["author"] = author
+        record["rating"] = arguments.count_or_none("rating", rating)
+        record["channel"] = arguments.name_or_none("channel", channel)
+        record["topic"] = arguments.name_or_none("topic", topic)
+        return self._send(EventType.TICKET_CHANGED, record)
+
+    def track(
+        self,
+        customer_id: str,
+        name: str,
+        properties: Mapping[str, PropertyValue] | None = None,
+        *,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """A customer did something: logged in, used a feature, saw a page, answered a survey.
+
+        Every call is an event of its own, unless it brings an `event_id` of yours.
+        """
+        record = self._common(customer_id, occurred_at, event_id, context, account_id, None)
+        record["name"] = arguments.identifier("name", name)
+        record["properties"] = {} if properties is None else arguments.property_values(properties)
+        return self._send(EventType.ACTIVITY, record)
 
     def _common(
         self,
@@ -146,19 +270,26 @@ class Events(ABC, Generic[Sent]):
         context: Context | None,
         account_id: str | None,
         natural: tuple[str, str] | None,
+        *,
+        dated: bool = False,
     ) -> dict[str, Any]:
-        """Return the fields all events share; `natural` is the kind and key an event id comes from."""
+        """Return the fields all events share; `natural` is the kind and key an event id comes from.
+
+        With `dated` the instant is part of the key.
+        """
         arguments.identifier("customer_id", customer_id)
+        at_ms = arguments.occurred_at_ms(occurred_at)
         if event_id is not None:
             arguments.identifier("event_id", event_id)
         elif natural is not None:
-            event_id = natural_id(self._namespace, natural[0], customer_id, natural[1])
+            key = f"{at_ms}:{natural[1]}" if dated else natural[1]
+            event_id = natural_id(self._namespace, natural[0], customer_id, key)
         else:
             event_id = self._ids.next()
         return {
             "event_id": event_id,
             "customer_id": customer_id,
             "account_id": None if account_id is None else arguments.identifier("account_id", account_id),
-            "occurred_at": arguments.occurred_at_ms(occurred_at),
+            "occurred_at": at_ms,
             "context": arguments.context_value(context),
         }

@@ -10,6 +10,7 @@ import pytest
 
 from streams.customers.facts import NEVER_MS, Int64s
 from streams.customers.runs import Runs
+from streams.customers.series import Folded
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import default_definition
@@ -31,6 +32,16 @@ class HandMadeTable:
 
     def last_paid_ms(self, slots: Int64s) -> Int64s:
         return self.last[slots]
+
+    def ids(self, slots: Int64s) -> list[bytes]:
+        return [b"c%d" % slot for slot in slots.tolist()]
+
+    def booked(self, slots: Int64s) -> Int64s:
+        return np.empty(0, np.int64)
+
+    def folded(self, series: str, slots: Int64s) -> Folded:
+        none = np.zeros(len(slots), np.int64)
+        return Folded(none, none, none + NEVER_MS, none - NEVER_MS)
 
 
 def _runs(histories: Sequence[Entries]) -> Runs:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streams.segments.choices import FirstMatch
 from streams.segments.conditions import And, Compare, HasPaid, Not, Or, Returned
-from streams.segments.measures import BOUND, Age, Bands, Count, Net, Sum
+from streams.segments.measures import BOUND, Age, Bands, Count, Net, PaidAt, Sum
 from streams.segments.view import FAR_MS, Plan, View, Window
 
 T0 = 1_000_000
@@ -60,7 +60,7 @@ def build_measure(shape):
         "count": lambda: Count(Window(of, length)),
         "sum": lambda: Sum(Window(of, length)),
         "net": lambda: Net(length),
-        "age": lambda: Age(of),
+        "age": lambda: Age(PaidAt(of)),
         "bands": lambda: Bands(Net(length), EDGES),
     }
     return made[name]()
@@ -234,7 +234,7 @@ def test_joining_nothing_is_refused() -> None:
 
 def test_an_age_is_never_negative(table_of) -> None:
     """An order dated a little ahead has age 0 until its time has come."""
-    node = Compare(Age("last"), ">=", 0)
+    node = Compare(Age(PaidAt("last")), ">=", 0)
     view = view_of(table_of([([(T0 + 2, 1)], [])]), node, T0)
     assert view.value(node).tolist() == [True]
     assert view.value(node.measure).tolist() == [0]
