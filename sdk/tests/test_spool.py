@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -222,6 +223,58 @@ def test_a_folder_of_no_use_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         spool(tmp_path / "file" / "spool")
+
+
+def test_a_folder_the_disk_fails_to_note_once_takes_events_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file made by then must not be in the way of the next, nor stay."""
+    box = Spool(tmp_path, max_bytes=64 << 20, fsync=True)
+    sync = os.fsync
+
+    def fail_once(fd: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    assert not box.append(entry("a"))
+    assert files(tmp_path, "*.log") == []
+    write(box, "b")
+    found = box.read(*ALL)
+    assert ids(found) == ["b"]
+    settle(box, found)
+    box.close()
+    assert files(tmp_path) == []
+
+
+def test_bytes_are_counted_before_an_interrupting_event_may_write(tmp_path: Path) -> None:
+    """A signal handler that tracks an event between reading and writing the sum would undo its own part."""
+    refused: list[bool] = []
+
+    class Interrupted(Spool):
+        appended = 0
+
+        @property
+        def _appended_bytes(self) -> int:
+            counted = self.appended
+            if self.armed and len(refused) < 3:
+                refused.append(self.append(entry("handler")))
+            return counted
+
+        @_appended_bytes.setter
+        def _appended_bytes(self, count: int) -> None:
+            self.appended = count
+
+        armed = False
+
+    box = Interrupted(tmp_path, max_bytes=64 << 20, fsync=False)
+    write(box, "first")
+    box.armed = True
+    write(box, "a")
+    box.armed = False
+    assert refused and not any(refused)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.log")) == box.bytes_held
+    box.close()
 
 
 def outbox(folder: Path, max_events: int = 3, max_bytes: int = 64 << 20) -> Outbox:

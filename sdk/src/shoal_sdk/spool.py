@@ -133,13 +133,14 @@ class Spool:
             record = frame(entry)
             segment = self._segment_for(len(record))
             segment.append(record, entry, fsync=self._fsync)
+            # Still as the one who appends: a signal handler's event would be lost in this sum.
+            self._appended_bytes += len(record)
+            self._trouble = ""
         except (SpoolFull, OSError) as error:
             self._trouble = str(error)
             return False
         finally:
             self._appending = False
-        self._appended_bytes += len(record)
-        self._trouble = ""
         return True
 
     def report(self) -> None:
@@ -257,10 +258,17 @@ class Spool:
             # The current file may hold nothing but settled events: it is the next to go.
             self._seal(current)
             raise SpoolFull(f"it holds {self.bytes_held} bytes, at most {self._max_bytes}")
+        # First, so that a name that could not be used up is not tried for ever.
+        self._count += 1
         made = Segment.create(self._folder / f"{self._name.name}.{self._count:08d}.log")
         if self._fsync:
-            _fsync_folder(self._folder)
-        self._count += 1
+            try:
+                _fsync_folder(self._folder)
+            except OSError:
+                made.close()
+                with contextlib.suppress(OSError):
+                    made.path.unlink()
+                raise
         self._appended_bytes += HEADER_BYTES
         self._segments.append(made)
         self._current = made
