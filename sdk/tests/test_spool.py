@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import logging
 import os
 import resource
 import subprocess
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,6 +225,22 @@ def test_a_folder_of_no_use_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         spool(tmp_path / "file" / "spool")
+
+
+def test_an_event_that_is_stuck_keeps_none_of_those_delivered_after_it(tmp_path: Path) -> None:
+    """The bounds no longer count them, so memory must not hold them; what is stuck stays on disk."""
+    box = spool(tmp_path)
+    write(box, "stuck", *[f"e{number}" for number in range(100)])
+    stuck, *others = box.read(*ALL)
+    kept = [weakref.ref(each) for each in others]
+    settle(box, others)
+    others.clear()
+    gc.collect()
+    assert [each() for each in kept] == [None] * 100
+    box.close()
+    heir = spool(tmp_path)
+    assert ids(heir.read(*ALL))[0] == stuck.event_id
+    heir.close()
 
 
 def test_a_folder_the_disk_fails_to_note_once_takes_events_after_that(

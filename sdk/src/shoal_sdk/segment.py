@@ -13,8 +13,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -91,7 +90,9 @@ class Segment:
         self._fd: int | None = fd
         self._read = settled
         self._settled = settled
-        self._under_way: deque[Entry] = deque()
+        # Where the records begin that were read and are not settled, in order. Not the events: what is
+        # delivered behind one that is stuck must not be kept by it.
+        self._under_way: dict[int, None] = {}
 
     @classmethod
     def create(cls, path: Path) -> Segment:
@@ -156,9 +157,9 @@ class Segment:
                 cost += entry.cost_bytes
                 if found and cost > bytes_max:
                     return found
-                self._read += length
                 entry.place = (self, self._read)
-                self._under_way.append(entry)
+                self._under_way[self._read] = None
+                self._read += length
                 found.append(entry)
                 if len(found) == events_max:
                     break
@@ -174,13 +175,11 @@ class Segment:
         """Whether every event that can be read from it is settled."""
         return not self.has_unread and not self._under_way
 
-    def note_settled(self) -> None:
-        """Write down up to where everything is settled."""
-        before = self._settled
-        while self._under_way and self._under_way[0].settled:
-            place = self._under_way.popleft().place
-            assert place is not None
-            self._settled = place[1]
+    def note_settled(self, starts: Iterable[int]) -> None:
+        """Forget the events that begin there, and write down up to where everything is settled."""
+        for start in starts:
+            self._under_way.pop(start, None)
+        before, self._settled = self._settled, next(iter(self._under_way), self._read)
         if self._settled > before and self._fd is not None:
             # A failing disk costs a second delivery after a crash, no event.
             with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -184,8 +185,11 @@ class Spool:
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Note what is settled, and delete the files that hold nothing else."""
-        for segment in {id(e.place[0]): e.place[0] for e in entries if e.place is not None}.values():
-            segment.note_settled()
+        starts: defaultdict[Segment, list[int]] = defaultdict(list)
+        for segment, start in (entry.place for entry in entries if entry.place is not None):
+            starts[segment].append(start)
+        for segment, settled in starts.items():
+            segment.note_settled(settled)
         self._remove_settled()
 
     def close(self) -> None:
