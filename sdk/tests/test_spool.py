@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -10,7 +11,7 @@ import os
 import resource
 import subprocess
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,88 @@ def test_bytes_are_counted_before_an_interrupting_event_may_write(tmp_path: Path
     assert refused and not any(refused)
     assert sum(path.stat().st_size for path in tmp_path.glob("*.log")) == box.bytes_held
     box.close()
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Leave this process that many descriptors to open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    busy = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                busy.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(busy.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in busy:
+            os.close(fd)
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("left", range(5))
+def test_a_shortage_of_descriptors_harms_no_file(tmp_path: Path, left: int) -> None:
+    """What cannot be opened at the start waits for the next start, as it is."""
+    dead = spool(tmp_path)
+    dead._segment_bytes_max = 100
+    write(dead, *"abcde", size=100)
+    die(dead)
+    before = descriptors()
+    with descriptors_left(left), contextlib.suppress(OSError):
+        short = spool(tmp_path)
+        die(short)
+    assert descriptors() == before
+    heir = spool(tmp_path)
+    assert files(tmp_path, "*.corrupt") == []
+    assert ids(heir.read(*ALL)) == [*"abcde"]
+    heir.close()
+
+
+def test_an_unfinished_start_lets_go_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the application could not even try again: its own locks would be in the way."""
+    dead = spool(tmp_path)
+    write(dead, "a")
+    die(dead)
+    before = descriptors()
+
+    def end(self: Spool) -> None:
+        raise MemoryError
+
+    # It comes after the file was opened.
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "_remove_settled", end)
+        with pytest.raises(MemoryError):
+            spool(tmp_path)
+    assert descriptors() == before
+    heir = spool(tmp_path)
+    assert len(files(tmp_path, "*.lock")) == 2
+    assert ids(heir.read(*ALL)) == ["a"]
+    heir.close()
+
+
+def test_what_cannot_be_locked_or_opened_stops_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another user's, for example; here a folder stands where a file should, which stops root as well."""
+    (tmp_path / f"{1:020d}-1-00000000.lock").mkdir()
+    (tmp_path / f"{2:020d}-1-00000000.00000000.log").mkdir()
+    dead = spool(tmp_path)
+    write(dead, "a")
+    die(dead)
+    caplog.clear()
+    heir = spool(tmp_path)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "2 files" in caplog.text
+    assert ids(heir.read(*ALL)) == ["a"]
+    heir.close()
+    assert (tmp_path / f"{2:020d}-1-00000000.00000000.log").is_dir(), "it was set aside"
 
 
 def outbox(folder: Path, max_events: int = 3, max_bytes: int = 64 << 20) -> Outbox:

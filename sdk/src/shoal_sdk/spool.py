@@ -68,12 +68,16 @@ class _Name:
 
     def segments(self) -> list[Path]:
         """Return the files under this name, oldest first."""
-        return sorted(self.folder.glob(f"{self.name}.*.log"))
+        # Not glob, which of some Python versions takes a folder it cannot list for an empty one.
+        files = (each for each in os.listdir(self.folder) if each.endswith(".log"))
+        return sorted(self.folder / each for each in files if each.startswith(f"{self.name}."))
 
-    def release(self, *, delete: bool) -> None:
+    def release(self) -> None:
         """Let the name go: for good, when nothing is left under it, or to whoever takes it over."""
-        if delete:
-            (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
+        # The lock goes last, so that there are never files without one; one that stays does no harm.
+        with contextlib.suppress(OSError):
+            if not self.segments():
+                (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
         self.forget()
 
     def forget(self) -> None:
@@ -102,19 +106,28 @@ class Spool:
         self._appended_bytes = 0
         self._freed_bytes = 0
         self._names: list[_Name] = []
+        # Read before our own.
+        self._inherited: list[Segment] = []
         self._segments: list[Segment] = []
         self._appending = False
         self._trouble = ""
         self._reported = False
         self._current: Segment | None = None
         self._count = 0
-        self._name = self._own_name()
-        self._take_over()
+        try:
+            self._name = self._own_name()
+            self._take_over()
+        except BaseException:
+            for segment in self._inherited:
+                segment.close()
+            for name in self._names:
+                name.release()
+            raise
 
     @property
     def leftovers(self) -> int:
         """How many files of earlier processes there are still to read."""
-        return sum(segment.has_unread for segment in self._segments.copy() if not segment.ours)
+        return sum(segment.has_unread for segment in self._inherited.copy())
 
     @property
     def bytes_held(self) -> int:
@@ -197,16 +210,15 @@ class Spool:
         for segment in self._segments:
             segment.sealed = True
         self._remove_settled()
-        for segment in self._segments:
+        for segment in self._all():
             segment.close()
         for name in self._names:
-            # The lock goes last, so that there are never files without one.
-            name.release(delete=not name.segments())
+            name.release()
         self._names.clear()
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's files without touching them or its locks."""
-        for segment in self._segments:
+        for segment in self._all():
             segment.close()
         for name in self._names:
             name.forget()
@@ -221,33 +233,56 @@ class Spool:
         raise OSError(f"no name could be locked in {self._folder} in {NAME_TRIES_MAX} tries")
 
     def _take_over(self) -> None:
-        """Lock the names nobody holds and open their files, oldest first."""
-        files = (path for kind in ("*.lock", "*.log") for path in self._folder.glob(kind))
-        found = {path.name.split(".")[0] for path in files}
-        for each in sorted(name for name in found - {self._name.name} if _NAME.fullmatch(name)):
-            name = _Name.take(self._folder, each)
-            if name is None:
-                continue
-            self._names.append(name)
-            for path in name.segments():
-                self._adopt(path)
-            self._release_empty(name)
-        if self._segments:
+        """Lock the names nobody holds and open their files, oldest first.
+
+        What cannot be locked or opened now is left as it is, for who starts next: it may be somebody
+        else's, or our own shortage of descriptors.
+        """
+        troubles: list[str] = []
+        try:
+            files = [each for each in os.listdir(self._folder) if each.endswith((".lock", ".log"))]
+        except OSError as error:
+            files, troubles = [], [str(error)]
+        found = {each.split(".")[0] for each in files} - {self._name.name}
+        for each in sorted(name for name in found if _NAME.fullmatch(name)):
+            try:
+                name = _Name.take(self._folder, each)
+                if name is not None:
+                    self._names.append(name)
+                    troubles += self._adopt(name.segments())
+            except OSError as error:
+                troubles.append(str(error))
+            self._remove_settled()
+        if troubles:
+            _LOG.error(
+                "%d files of earlier processes cannot be taken over from %s, the first because of: %s."
+                " They are left as they are, for who starts next",
+                len(troubles),
+                self._folder,
+                troubles[0],
+            )
+        if self._inherited:
             _LOG.info(
                 "%d files of events earlier processes accepted are taken over from %s",
-                len(self._segments),
+                len(self._inherited),
                 self._folder,
             )
 
-    def _adopt(self, path: Path) -> None:
-        try:
-            segment = Segment.adopt(path)
-        except (Unreadable, OSError) as error:
-            _LOG.error("%s: %s; it is kept as *.corrupt for you to look at", path, error)
-            _set_aside(path)
-            return
-        self._segments.append(segment)
-        self._appended_bytes += segment.size
+    def _adopt(self, paths: Iterable[Path]) -> list[str]:
+        """Open files; return why some of them cannot be opened now."""
+        troubles = []
+        for path in paths:
+            try:
+                segment = Segment.adopt(path)
+            except Unreadable as error:
+                _LOG.error("%s: %s; it is kept as *.corrupt for you to look at", path, error)
+                _set_aside(path)
+            except OSError as error:
+                troubles.append(str(error))
+            else:
+                self._inherited.append(segment)
+                self._appended_bytes += segment.size
+        return troubles
 
     def _segment_for(self, length: int) -> Segment:
         """Return the file the next record goes to, a new one if the current one is full."""
@@ -285,14 +320,17 @@ class Spool:
             if self._current is segment:
                 self._current = None
 
+    def _all(self) -> list[Segment]:
+        """Return all files in the order in which they are read; a copy: the other thread may add one."""
+        return [*self._inherited, *self._segments]
+
     def _unread(self) -> Segment | None:
-        # A copy, here and below: the other thread may add a file meanwhile.
-        return next((segment for segment in self._segments.copy() if segment.has_unread), None)
+        return next((segment for segment in self._all() if segment.has_unread), None)
 
     def _remove_settled(self) -> None:
         """Delete the sealed files nothing will come of any more; set damaged ones aside."""
-        for segment in [each for each in self._segments.copy() if each.sealed and each.is_settled]:
-            self._segments.remove(segment)
+        for segment in [each for each in self._all() if each.sealed and each.is_settled]:
+            (self._segments if segment.ours else self._inherited).remove(segment)
             segment.close()
             if segment.damage:
                 _set_aside(segment.path)
@@ -300,14 +338,10 @@ class Spool:
                 with contextlib.suppress(OSError):
                     segment.path.unlink(missing_ok=True)
             self._freed_bytes += segment.size
-            for name in [name for name in self._names if segment.path.name.startswith(name.name)]:
-                self._release_empty(name)
-
-    def _release_empty(self, name: _Name) -> None:
-        """Give up a name taken over under which nothing is left."""
-        if name is not self._name and not name.segments():
+        held = {segment.path.name.split(".")[0] for segment in self._inherited}
+        for name in [each for each in self._names if each is not self._name and each.name not in held]:
             self._names.remove(name)
-            name.release(delete=True)
+            name.release()
 
 
 def _fsync_folder(folder: Path) -> None:
