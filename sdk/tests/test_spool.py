@@ -18,7 +18,7 @@ import pytest
 
 from shoal_sdk.entry import Entry
 from shoal_sdk.outbox import Counters, Outbox
-from shoal_sdk.spool import Spool
+from shoal_sdk.spool import NAMES_INHERITED_MAX, Spool
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -376,6 +376,55 @@ def test_what_cannot_be_locked_or_opened_stops_no_start(
     assert ids(heir.read(*ALL)) == ["a"]
     heir.close()
     assert (tmp_path / f"{2:020d}-1-00000000.00000000.log").is_dir(), "it was set aside"
+
+
+def test_many_dead_processes_cost_a_bounded_number_of_descriptors(tmp_path: Path) -> None:
+    """Short runs during an outage leave any number of files: all are read, in order, before our own."""
+    others = NAMES_INHERITED_MAX * 2 + 5
+    dead = [spool(tmp_path) for _ in range(others)]
+    for number, each in enumerate(dead):
+        write(each, str(number))
+    living = dead.pop()
+    for each in dead:
+        die(each)
+    before = descriptors()
+    heir = spool(tmp_path)
+    write(heir, "ours")
+    assert descriptors() - before <= NAMES_INHERITED_MAX + 2
+    assert heir.leftovers == others - 1
+    found = heir.read(*ALL)
+    assert ids(found) == [str(number) for number in range(NAMES_INHERITED_MAX)]
+    assert heir.read(*ALL) == [], "older ones must be settled first"
+    assert heir.has_unread
+    settle(heir, found)
+    while some := heir.read(*ALL):
+        found += some
+        assert descriptors() - before <= NAMES_INHERITED_MAX + 2
+        settle(heir, some)
+    assert ids(found) == [*[str(number) for number in range(others - 1)], "ours"]
+    assert not heir.leftovers and not heir.has_unread
+    assert sum(path.stat().st_size for path in tmp_path.glob(f"{heir._name.name}.*")) == heir.bytes_held
+    heir.close()
+    living.close()
+    assert len(files(tmp_path)) == 2, "all but those of the living are gone"
+
+
+def test_more_dead_processes_without_an_event_are_in_nobodys_way(tmp_path: Path) -> None:
+    """Killed after everything of theirs was settled: their names make room for others at once."""
+    dead = [spool(tmp_path) for _ in range(NAMES_INHERITED_MAX + 5)]
+    for each in dead:
+        write(each, "settled")
+        for one in each.read(*ALL):
+            assert one.place is not None
+            one.place[0].note_settled([one.place[1]])
+    last = spool(tmp_path)
+    write(last, "last")
+    for each in (*dead, last):
+        die(each)
+    heir = spool(tmp_path)
+    assert heir.leftovers == 1
+    assert ids(heir.read(*ALL)) == ["last"]
+    heir.close()
 
 
 def outbox(folder: Path, max_events: int = 3, max_bytes: int = 64 << 20) -> Outbox:

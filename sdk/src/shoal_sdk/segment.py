@@ -70,12 +70,13 @@ def _settled_mark(position: int) -> bytes:
 
 
 class Segment:
-    """One open file. `append` is the writers', under their lock; the rest belongs to the one reader.
+    """One file. `append` is the writers', under their lock; the rest belongs to the one reader.
 
-    `size` is where the next record goes; `unread` how many appended records were not read yet.
+    A file of ours is open until `close`; one left behind only while it is read or written, because
+    there may be any number of them. `size` is where the next record goes.
     """
 
-    def __init__(self, path: Path, fd: int, *, size: int, settled: int, ours: bool) -> None:
+    def __init__(self, path: Path, fd: int | None, *, size: int, settled: int, ours: bool) -> None:
         self.path = path
         self.size = size
         self.ours = ours
@@ -87,7 +88,8 @@ class Segment:
         """The length of a record at the end that its process did not live to finish."""
         self.receipts: WeakValueDictionary[int, Entry] = WeakValueDictionary()
         """By position, the events somebody holds a receipt of: the same object is handed out again."""
-        self._fd: int | None = fd
+        self._fd = fd
+        self._closed = False
         self._read = settled
         self._settled = settled
         # Where the records begin that were read and are not settled, in order. Not the events: what is
@@ -109,23 +111,22 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> Segment:
-        """Open a file a dead process left behind; Unreadable if it is none."""
+        """Look at a file a dead process left behind; Unreadable if it is none."""
         fd = os.open(path, os.O_RDWR)
         try:
             size = os.fstat(fd).st_size
             head = os.pread(fd, HEADER_BYTES, 0)
-            if len(head) < HEADER_BYTES and MAGIC.startswith(head[: len(MAGIC)]):
-                # Made and not finished: it never held a record.
-                return cls(path, fd, size=HEADER_BYTES, settled=HEADER_BYTES, ours=False)
-            if not head.startswith(MAGIC):
-                raise Unreadable("it does not begin as a spool file does")
-        except BaseException:
+        finally:
             os.close(fd)
-            raise
+        if len(head) < HEADER_BYTES and MAGIC.startswith(head[: len(MAGIC)]):
+            # Made and not finished: it never held a record.
+            return cls(path, None, size=HEADER_BYTES, settled=HEADER_BYTES, ours=False)
+        if not head.startswith(MAGIC):
+            raise Unreadable("it does not begin as a spool file does")
         settled, crc = _SETTLED.unpack_from(head, len(MAGIC))
         # A mark that makes no sense costs a second delivery of the whole file, no event.
         sensible = zlib.crc32(head[len(MAGIC) : len(MAGIC) + 8]) == crc and HEADER_BYTES <= settled <= size
-        return cls(path, fd, size=size, settled=settled if sensible else HEADER_BYTES, ours=False)
+        return cls(path, None, size=size, settled=settled if sensible else HEADER_BYTES, ours=False)
 
     def append(self, record: bytes, entry: Entry, *, fsync: bool) -> None:
         """Write one record whole or, with an OSError, not at all; then the event's payload is let go."""
@@ -180,24 +181,37 @@ class Segment:
         for start in starts:
             self._under_way.pop(start, None)
         before, self._settled = self._settled, next(iter(self._under_way), self._read)
-        if self._settled > before and self._fd is not None:
+        if self._settled > before and not self._closed:
             # A failing disk costs a second delivery after a crash, no event.
-            with contextlib.suppress(OSError):
-                os.pwrite(self._fd, _settled_mark(self._settled), len(MAGIC))
+            with contextlib.suppress(OSError), self._open() as fd:
+                os.pwrite(fd, _settled_mark(self._settled), len(MAGIC))
 
     def close(self) -> None:
         """Let the file go; also right in a forked child, for the child's copy."""
+        self._closed = True
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
 
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        """Lend a descriptor of the file."""
+        if self._fd is not None:
+            yield self._fd
+            return
+        fd = os.open(self.path, os.O_RDWR)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def _chunk(self) -> bytes:
         """Read on from where the reader stands: whole records, the first at least if the file holds it."""
-        assert self._fd is not None
         left = self.size - self._read
-        chunk = os.pread(self._fd, min(READ_BYTES, left), self._read)
-        first = _FRAME.size + (_length_in(chunk, 0) or 0)
-        return chunk if first <= len(chunk) else os.pread(self._fd, min(first, left), self._read)
+        with self._open() as fd:
+            chunk = os.pread(fd, min(READ_BYTES, left), self._read)
+            first = _FRAME.size + (_length_in(chunk, 0) or 0)
+            return chunk if first <= len(chunk) else os.pread(fd, min(first, left), self._read)
 
     def _records(self, chunk: bytes) -> Iterator[tuple[Entry, int]]:
         """Yield the whole, intact records a chunk begins with, each with its length in the file."""

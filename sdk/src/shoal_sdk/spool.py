@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,6 +31,8 @@ _LOG = logging.getLogger("shoal_sdk")
 SEGMENT_BYTES_MAX = 4 << 20
 """A file is deleted when all its events are settled, so this is what a settled spool may still hold."""
 NAME_TRIES_MAX = 10
+NAMES_INHERITED_MAX = 32
+"""Each costs a descriptor. Of more dead processes the younger wait until some are delivered."""
 
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9a-f]{8}")
 """When, by which process, and a random part; any other file in the folder is none of ours."""
@@ -81,7 +83,7 @@ class _Name:
         self.forget()
 
     def forget(self) -> None:
-        """Close our descriptor; in a forked child the parent's lock stays the parent's."""
+        """Close our descriptor and delete nothing; in a forked child the parent's lock stays its."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
@@ -106,8 +108,9 @@ class Spool:
         self._appended_bytes = 0
         self._freed_bytes = 0
         self._names: list[_Name] = []
-        # Read before our own.
+        # Read before our own: the files of names taken over, then those of names still to be taken over.
         self._inherited: list[Segment] = []
+        self._pending: deque[str] = deque()
         self._segments: list[Segment] = []
         self._appending = False
         self._trouble = ""
@@ -126,8 +129,8 @@ class Spool:
 
     @property
     def leftovers(self) -> int:
-        """How many files of earlier processes there are still to read."""
-        return sum(segment.has_unread for segment in self._inherited.copy())
+        """How many files of earlier processes there are still to read; one for each not looked at."""
+        return sum(segment.has_unread for segment in self._inherited.copy()) + len(self._pending)
 
     @property
     def bytes_held(self) -> int:
@@ -175,7 +178,7 @@ class Spool:
     def read(self, events_max: int, bytes_max: int) -> list[Entry]:
         """Return the next events, oldest first: see Segment.read for the bounds."""
         found: list[Entry] = []
-        while len(found) < events_max and bytes_max > 0 and (segment := self._unread()) is not None:
+        while len(found) < events_max and bytes_max > 0 and (segment := self._next()) is not None:
             some = segment.read(events_max - len(found), bytes_max)
             bytes_max -= sum(entry.cost_bytes for entry in some)
             found += some
@@ -194,7 +197,7 @@ class Spool:
     @property
     def has_unread(self) -> bool:
         """Whether there may be events to read now."""
-        return self._unread() is not None
+        return self._unread() is not None or bool(self._pending)
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Note what is settled, and delete the files that hold nothing else."""
@@ -222,6 +225,7 @@ class Spool:
             segment.close()
         for name in self._names:
             name.forget()
+        self._pending.clear()
 
     def _own_name(self) -> _Name:
         for _ in range(NAME_TRIES_MAX):
@@ -233,25 +237,41 @@ class Spool:
         raise OSError(f"no name could be locked in {self._folder} in {NAME_TRIES_MAX} tries")
 
     def _take_over(self) -> None:
-        """Lock the names nobody holds and open their files, oldest first.
+        """Find the names nobody holds, and take over the oldest."""
+        files = [each for each in os.listdir(self._folder) if each.endswith((".lock", ".log"))]
+        found = {each.split(".")[0] for each in files} - {self._name.name}
+        self._pending.extend(sorted(name for name in found if _NAME.fullmatch(name)))
+        self._take_over_some()
+        self._pending = deque(name for name in self._pending if self._is_free(name))
+
+    def _is_free(self, each: str) -> bool:
+        """Whether it is worth trying a name later."""
+        try:
+            name = _Name.take(self._folder, each)
+        except OSError:
+            return True  # Whoever tries it then says why.
+        if name is not None:
+            name.forget()
+        return name is not None
+
+    def _take_over_some(self) -> None:
+        """Lock pending names, as many as we may hold, and look at their files, oldest first.
 
         What cannot be locked or opened now is left as it is, for who starts next: it may be somebody
         else's, or our own shortage of descriptors.
         """
+        before = len(self._inherited)
         troubles: list[str] = []
-        try:
-            files = [each for each in os.listdir(self._folder) if each.endswith((".lock", ".log"))]
-        except OSError as error:
-            files, troubles = [], [str(error)]
-        found = {each.split(".")[0] for each in files} - {self._name.name}
-        for each in sorted(name for name in found if _NAME.fullmatch(name)):
+        while self._pending and len(self._names) <= NAMES_INHERITED_MAX:
             try:
-                name = _Name.take(self._folder, each)
+                name = _Name.take(self._folder, self._pending[0])
                 if name is not None:
                     self._names.append(name)
                     troubles += self._adopt(name.segments())
             except OSError as error:
                 troubles.append(str(error))
+            # Not earlier: there is no moment at which a flush sees nothing of it.
+            self._pending.popleft()
             self._remove_settled()
         if troubles:
             _LOG.error(
@@ -261,10 +281,10 @@ class Spool:
                 self._folder,
                 troubles[0],
             )
-        if self._inherited:
+        if len(self._inherited) > before:
             _LOG.info(
                 "%d files of events earlier processes accepted are taken over from %s",
-                len(self._inherited),
+                len(self._inherited) - before,
                 self._folder,
             )
 
@@ -281,7 +301,8 @@ class Spool:
                 troubles.append(str(error))
             else:
                 self._inherited.append(segment)
-                self._appended_bytes += segment.size
+                # The reader's number, see __init__.
+                self._freed_bytes -= segment.size
         return troubles
 
     def _segment_for(self, length: int) -> Segment:
@@ -323,6 +344,16 @@ class Spool:
     def _all(self) -> list[Segment]:
         """Return all files in the order in which they are read; a copy: the other thread may add one."""
         return [*self._inherited, *self._segments]
+
+    def _next(self) -> Segment | None:
+        """Return the file to read now; None also if older ones must be settled to make room for it."""
+        segment = self._unread()
+        while self._pending and (segment is None or segment.ours):
+            if len(self._names) > NAMES_INHERITED_MAX:
+                return None
+            self._take_over_some()
+            segment = self._unread()
+        return segment
 
     def _unread(self) -> Segment | None:
         return next((segment for segment in self._all() if segment.has_unread), None)
