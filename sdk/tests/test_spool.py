@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import subprocess
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from shoal_sdk.entry import Entry
 from shoal_sdk.outbox import Counters, Outbox
+from shoal_sdk.segment import READ_BYTES
 from shoal_sdk.spool import NAMES_INHERITED_MAX, Spool
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -425,6 +427,92 @@ def test_more_dead_processes_without_an_event_are_in_nobodys_way(tmp_path: Path)
     assert heir.leftovers == 1
     assert ids(heir.read(*ALL)) == ["last"]
     heir.close()
+
+
+def fail_reads(patch: pytest.MonkeyPatch, path: Path, position: int) -> None:
+    """Have the disk fail from there on in this file."""
+    pread, number = os.pread, path.stat().st_ino
+
+    def read(fd: int, count: int, at: int) -> bytes:
+        if at >= position and os.fstat(fd).st_ino == number:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(fd, count, at)
+
+    patch.setattr(os, "pread", read)
+
+
+def test_a_file_the_disk_does_not_give_is_left_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One bad sector must not stop delivery; what was read before it is delivered, the rest by the next."""
+    dead = spool(tmp_path)
+    write(dead, "a1", "a2", "a3", size=READ_BYTES * 3 // 4)
+    die(dead)
+    bad = next(tmp_path.glob("*.log"))
+    box = outbox(tmp_path, max_events=100)
+    box.max_bytes = 1 << 30
+    box.offer(entry("ours"))
+    with monkeypatch.context() as patch:
+        fail_reads(patch, bad, READ_BYTES)
+        found = box.take()
+        assert ids(found) == ["a1", "a2", "ours"]
+        box.settle(found, delivered=True)
+        assert box.take() == []
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert box.flush(0.0) == 0
+    assert box.counters == Counters(1, 3, 0, 0, spooled=1, replayed=2)
+    box.abandon()
+    assert bad.exists()
+    heir = spool(tmp_path)
+    assert ids(heir.read(*ALL)) == ["a3"]
+    heir.close()
+
+
+def test_our_own_file_the_disk_does_not_give_is_left_and_the_next_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush says what is not delivered; events after that go on, into another file."""
+    box = outbox(tmp_path)
+    box.offer(entry("a"))
+    bad = next(tmp_path.glob("*.log"))
+    with monkeypatch.context() as patch:
+        fail_reads(patch, bad, 0)
+        assert box.take() == []
+        assert box.flush(0.0) == 1
+        box.offer(entry("b"))
+        found = box.take()
+    assert ids(found) == ["b"]
+    box.settle(found, delivered=True)
+    assert box.flush(0.0) == 0
+    box.abandon()
+    heir = spool(tmp_path)
+    assert ids(heir.read(*ALL)) == ["a"]
+    heir.close()
+
+
+def test_a_flush_does_not_wait_for_a_file_that_held_nothing(tmp_path: Path) -> None:
+    """Nothing of a torn record is ever settled, so who reads it must say that it is gone."""
+    dead = spool(tmp_path)
+    write(dead, "torn")
+    die(dead)
+    path = next(tmp_path.glob("*.log"))
+    os.truncate(path, path.stat().st_size - 3)
+    box = outbox(tmp_path)
+    notified: list[int] = []
+    waiting = box._changed.wait
+
+    def take_meanwhile(timeout: float | None = None) -> bool:
+        assert not notified, "it was woken for nothing"
+        other = threading.Thread(target=box.take)
+        other.start()
+        notified.append(waiting(timeout))
+        other.join()
+        return True
+
+    box._changed.wait = take_meanwhile  # type: ignore[method-assign]  # Only to take while it waits.
+    assert box.flush(20.0) == 0
+    assert notified == [True]
+    box.abandon()
 
 
 def outbox(folder: Path, max_events: int = 3, max_bytes: int = 64 << 20) -> Outbox:

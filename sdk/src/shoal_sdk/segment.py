@@ -86,6 +86,8 @@ class Segment:
         """What is wrong with the rest of the file, once the reader has come upon it."""
         self.torn_bytes = 0
         """The length of a record at the end that its process did not live to finish."""
+        self.failure = ""
+        """Why the disk would not give us the rest of the file; there may be nothing wrong with it."""
         self.receipts: WeakValueDictionary[int, Entry] = WeakValueDictionary()
         """By position, the events somebody holds a receipt of: the same object is handed out again."""
         self._fd = fd
@@ -149,12 +151,18 @@ class Segment:
 
         At most `events_max`, and those that cost at most `bytes_max` in memory together, but one at
         least. An incomplete record at the end of an adopted file sets `torn_bytes`, any other that
-        is not what was written `damage`; then the rest of the file is not read.
+        is not what was written `damage`, and a disk that fails `failure`; then the rest of the file is
+        not read. Nothing is raised: what was found before is always returned.
         """
         found: list[Entry] = []
         cost = 0
         while len(found) < events_max and self.has_unread:
-            for entry, length in self._records(self._chunk()):
+            try:
+                chunk = self._chunk()
+            except OSError as error:
+                self.failure = str(error)
+                break
+            for entry, length in self._records(chunk):
                 cost += entry.cost_bytes
                 if found and cost > bytes_max:
                     return found
@@ -169,7 +177,12 @@ class Segment:
     @property
     def has_unread(self) -> bool:
         """Whether there may be events to read now."""
-        return self._read < self.size and not self.damage and not self.torn_bytes
+        return self._read < self.size and not self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the file is not going to be read."""
+        return bool(self.damage or self.torn_bytes or self.failure)
 
     @property
     def is_settled(self) -> bool:
@@ -191,7 +204,9 @@ class Segment:
         self._closed = True
         fd, self._fd = self._fd, None
         if fd is not None:
-            os.close(fd)
+            # The descriptor is gone whatever the file system says; NFS tells of earlier writes here.
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
@@ -220,7 +235,12 @@ class Segment:
             body = chunk[at + _FRAME.size : at + _FRAME.size + length]
             if zlib.crc32(body) != _FRONT.unpack_from(chunk, at)[1]:
                 break
-            entry = _entry_of(body)
+            try:
+                entry = _entry_of(body)
+            except (struct.error, UnicodeDecodeError) as error:
+                # Written like this, by whatever did: no use in reading it again.
+                self.damage = f"the record at {start + at} holds no event: {error}"
+                return
             if (kept := self.receipts.get(start + at)) is not None:
                 kept.value = entry.value
                 entry = kept

@@ -191,6 +191,12 @@ class Spool:
                 )
             if segment.damage:
                 _LOG.error("%s: %s; it is kept as *.corrupt for you to look at", segment.path, segment.damage)
+            if segment.failure:
+                _LOG.error(
+                    "%s cannot be read: %s. The rest of it is left as it is, for who starts next",
+                    segment.path,
+                    segment.failure,
+                )
             self._remove_settled()
         return found
 
@@ -308,9 +314,9 @@ class Spool:
     def _segment_for(self, length: int) -> Segment:
         """Return the file the next record goes to, a new one if the current one is full."""
         current = self._current
-        if current is not None and current.size + length <= max(
-            self._segment_bytes_max, HEADER_BYTES + length
-        ):
+        bound = max(self._segment_bytes_max, HEADER_BYTES + length)
+        # What is written behind something unreadable would never be read.
+        if current is not None and not current.is_over and current.size + length <= bound:
             if self.bytes_held + length > self._max_bytes:
                 raise SpoolFull(f"it holds {self.bytes_held} bytes, at most {self._max_bytes}")
             return current
@@ -359,15 +365,17 @@ class Spool:
         return next((segment for segment in self._all() if segment.has_unread), None)
 
     def _remove_settled(self) -> None:
-        """Delete the sealed files nothing will come of any more; set damaged ones aside."""
+        """Delete the sealed files nothing will come of any more, but none with something unread in it."""
         for segment in [each for each in self._all() if each.sealed and each.is_settled]:
             (self._segments if segment.ours else self._inherited).remove(segment)
             segment.close()
             if segment.damage:
                 _set_aside(segment.path)
-            else:
+            elif not segment.failure:
                 with contextlib.suppress(OSError):
                     segment.path.unlink(missing_ok=True)
+            elif segment.ours:
+                continue  # It still takes its place on the disk.
             self._freed_bytes += segment.size
         held = {segment.path.name.split(".")[0] for segment in self._inherited}
         for name in [each for each in self._names if each is not self._name and each.name not in held]:
