@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -76,9 +78,7 @@ def test_what_is_settled_is_not_read_again(tmp_path: Path) -> None:
     write(path, *[entry(number) for number in range(4)])
     segment = Segment.adopt(path)
     read = segment.read(100, 1 << 20)
-    for number in (0, 2, 3):
-        read[number].settled = True
-    segment.note_settled()
+    segment.note_settled(place[1] for number in (0, 2, 3) if (place := read[number].place) is not None)
     segment.close()
     again = Segment.adopt(path)
     assert ids(again.read(100, 1 << 20)) == ["e1", "e2", "e3"]
@@ -129,6 +129,20 @@ def test_a_damaged_record_is_no_torn_one(tmp_path: Path, offset: int) -> None:
     assert segment.read(100, 1 << 20) == []
     assert segment.damage and not segment.torn_bytes
     assert segment.is_settled is False
+    segment.close()
+
+
+def test_a_record_that_holds_no_event_is_damage(tmp_path: Path) -> None:
+    """Intact and of no use, whoever wrote it: it must not raise, and those before it are read."""
+    path = tmp_path / "a.log"
+    write(path, entry(1))
+    body = b"\x00\x01\x00\x00\x00\xff"
+    front = struct.pack("<II", len(body), zlib.crc32(body))
+    with path.open("ab") as file:
+        file.write(front + zlib.crc32(front).to_bytes(4, "little") + body)
+    segment = Segment.adopt(path)
+    assert ids(segment.read(100, 1 << 20)) == ["e1"]
+    assert "no event" in segment.damage and not segment.torn_bytes
     segment.close()
 
 

@@ -37,7 +37,7 @@ class Entry:
         self.alone = False
         """Sent in a batch of its own, because a batch it was in was refused."""
         self.place: tuple[Segment, int] | None = None
-        """The spool's file it was read from, and where it ends there."""
+        """The spool's file it was read from, and where it begins there."""
         self.settled = False
         self.delivered = False
 

@@ -294,7 +294,7 @@ class Outbox:
         self._held[entry] = None
         self._held_bytes += entry.cost_bytes
 
-    def _hold_read(self, found: Iterable[Entry]) -> None:
+    def _hold_read(self, found: Sequence[Entry]) -> None:
         """Count what was read back from disk as held; what earlier processes left, as replayed."""
         assert self._spool is not None
         with self._lock:
@@ -307,8 +307,11 @@ class Outbox:
                     self._waiting_by_mark[0] = self._waiting_by_mark.get(0, 0) + 1
                     self._replayed += 1
                 self._hold(entry)
+            if not found:
+                # A flush may have waited for a file that held nothing, and nothing of it will be settled.
+                self._changed.notify_all()
             if self._unread and not self._spool.has_unread:
-                # The disk has lost what it took: these will never be read.
+                # The disk has lost what it took, or does not give it now: we will never read these.
                 self._failed += self._unread
                 self._failed_unreported += self._unread
                 while self._unread:

@@ -13,8 +13,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -71,12 +70,13 @@ def _settled_mark(position: int) -> bytes:
 
 
 class Segment:
-    """One open file. `append` is the writers', under their lock; the rest belongs to the one reader.
+    """One file. `append` is the writers', under their lock; the rest belongs to the one reader.
 
-    `size` is where the next record goes; `unread` how many appended records were not read yet.
+    A file of ours is open until `close`; one left behind only while it is read or written, because
+    there may be any number of them. `size` is where the next record goes.
     """
 
-    def __init__(self, path: Path, fd: int, *, size: int, settled: int, ours: bool) -> None:
+    def __init__(self, path: Path, fd: int | None, *, size: int, settled: int, ours: bool) -> None:
         self.path = path
         self.size = size
         self.ours = ours
@@ -86,12 +86,17 @@ class Segment:
         """What is wrong with the rest of the file, once the reader has come upon it."""
         self.torn_bytes = 0
         """The length of a record at the end that its process did not live to finish."""
+        self.failure = ""
+        """Why the disk would not give us the rest of the file; there may be nothing wrong with it."""
         self.receipts: WeakValueDictionary[int, Entry] = WeakValueDictionary()
         """By position, the events somebody holds a receipt of: the same object is handed out again."""
-        self._fd: int | None = fd
+        self._fd = fd
+        self._closed = False
         self._read = settled
         self._settled = settled
-        self._under_way: deque[Entry] = deque()
+        # Where the records begin that were read and are not settled, in order. Not the events: what is
+        # delivered behind one that is stuck must not be kept by it.
+        self._under_way: dict[int, None] = {}
 
     @classmethod
     def create(cls, path: Path) -> Segment:
@@ -108,23 +113,22 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> Segment:
-        """Open a file a dead process left behind; Unreadable if it is none."""
+        """Look at a file a dead process left behind; Unreadable if it is none."""
         fd = os.open(path, os.O_RDWR)
         try:
             size = os.fstat(fd).st_size
             head = os.pread(fd, HEADER_BYTES, 0)
-            if len(head) < HEADER_BYTES and MAGIC.startswith(head[: len(MAGIC)]):
-                # Made and not finished: it never held a record.
-                return cls(path, fd, size=HEADER_BYTES, settled=HEADER_BYTES, ours=False)
-            if not head.startswith(MAGIC):
-                raise Unreadable("it does not begin as a spool file does")
-        except BaseException:
+        finally:
             os.close(fd)
-            raise
+        if len(head) < HEADER_BYTES and MAGIC.startswith(head[: len(MAGIC)]):
+            # Made and not finished: it never held a record.
+            return cls(path, None, size=HEADER_BYTES, settled=HEADER_BYTES, ours=False)
+        if not head.startswith(MAGIC):
+            raise Unreadable("it does not begin as a spool file does")
         settled, crc = _SETTLED.unpack_from(head, len(MAGIC))
         # A mark that makes no sense costs a second delivery of the whole file, no event.
         sensible = zlib.crc32(head[len(MAGIC) : len(MAGIC) + 8]) == crc and HEADER_BYTES <= settled <= size
-        return cls(path, fd, size=size, settled=settled if sensible else HEADER_BYTES, ours=False)
+        return cls(path, None, size=size, settled=settled if sensible else HEADER_BYTES, ours=False)
 
     def append(self, record: bytes, entry: Entry, *, fsync: bool) -> None:
         """Write one record whole or, with an OSError, not at all; then the event's payload is let go."""
@@ -147,18 +151,24 @@ class Segment:
 
         At most `events_max`, and those that cost at most `bytes_max` in memory together, but one at
         least. An incomplete record at the end of an adopted file sets `torn_bytes`, any other that
-        is not what was written `damage`; then the rest of the file is not read.
+        is not what was written `damage`, and a disk that fails `failure`; then the rest of the file is
+        not read. Nothing is raised: what was found before is always returned.
         """
         found: list[Entry] = []
         cost = 0
         while len(found) < events_max and self.has_unread:
-            for entry, length in self._records(self._chunk()):
+            try:
+                chunk = self._chunk()
+            except OSError as error:
+                self.failure = str(error)
+                break
+            for entry, length in self._records(chunk):
                 cost += entry.cost_bytes
                 if found and cost > bytes_max:
                     return found
-                self._read += length
                 entry.place = (self, self._read)
-                self._under_way.append(entry)
+                self._under_way[self._read] = None
+                self._read += length
                 found.append(entry)
                 if len(found) == events_max:
                     break
@@ -167,38 +177,56 @@ class Segment:
     @property
     def has_unread(self) -> bool:
         """Whether there may be events to read now."""
-        return self._read < self.size and not self.damage and not self.torn_bytes
+        return self._read < self.size and not self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the file is not going to be read."""
+        return bool(self.damage or self.torn_bytes or self.failure)
 
     @property
     def is_settled(self) -> bool:
         """Whether every event that can be read from it is settled."""
         return not self.has_unread and not self._under_way
 
-    def note_settled(self) -> None:
-        """Write down up to where everything is settled."""
-        before = self._settled
-        while self._under_way and self._under_way[0].settled:
-            place = self._under_way.popleft().place
-            assert place is not None
-            self._settled = place[1]
-        if self._settled > before and self._fd is not None:
+    def note_settled(self, starts: Iterable[int]) -> None:
+        """Forget the events that begin there, and write down up to where everything is settled."""
+        for start in starts:
+            self._under_way.pop(start, None)
+        before, self._settled = self._settled, next(iter(self._under_way), self._read)
+        if self._settled > before and not self._closed:
             # A failing disk costs a second delivery after a crash, no event.
-            with contextlib.suppress(OSError):
-                os.pwrite(self._fd, _settled_mark(self._settled), len(MAGIC))
+            with contextlib.suppress(OSError), self._open() as fd:
+                os.pwrite(fd, _settled_mark(self._settled), len(MAGIC))
 
     def close(self) -> None:
         """Let the file go; also right in a forked child, for the child's copy."""
+        self._closed = True
         fd, self._fd = self._fd, None
         if fd is not None:
+            # The descriptor is gone whatever the file system says; NFS tells of earlier writes here.
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        """Lend a descriptor of the file."""
+        if self._fd is not None:
+            yield self._fd
+            return
+        fd = os.open(self.path, os.O_RDWR)
+        try:
+            yield fd
+        finally:
             os.close(fd)
 
     def _chunk(self) -> bytes:
         """Read on from where the reader stands: whole records, the first at least if the file holds it."""
-        assert self._fd is not None
         left = self.size - self._read
-        chunk = os.pread(self._fd, min(READ_BYTES, left), self._read)
-        first = _FRAME.size + (_length_in(chunk, 0) or 0)
-        return chunk if first <= len(chunk) else os.pread(self._fd, min(first, left), self._read)
+        with self._open() as fd:
+            chunk = os.pread(fd, min(READ_BYTES, left), self._read)
+            first = _FRAME.size + (_length_in(chunk, 0) or 0)
+            return chunk if first <= len(chunk) else os.pread(fd, min(first, left), self._read)
 
     def _records(self, chunk: bytes) -> Iterator[tuple[Entry, int]]:
         """Yield the whole, intact records a chunk begins with, each with its length in the file."""
@@ -207,7 +235,12 @@ class Segment:
             body = chunk[at + _FRAME.size : at + _FRAME.size + length]
             if zlib.crc32(body) != _FRONT.unpack_from(chunk, at)[1]:
                 break
-            entry = _entry_of(body)
+            try:
+                entry = _entry_of(body)
+            except (struct.error, UnicodeDecodeError) as error:
+                # Written like this, by whatever did: no use in reading it again.
+                self.damage = f"the record at {start + at} holds no event: {error}"
+                return
             if (kept := self.receipts.get(start + at)) is not None:
                 kept.value = entry.value
                 entry = kept

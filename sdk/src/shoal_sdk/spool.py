@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import time
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _LOG = logging.getLogger("shoal_sdk")
 SEGMENT_BYTES_MAX = 4 << 20
 """A file is deleted when all its events are settled, so this is what a settled spool may still hold."""
 NAME_TRIES_MAX = 10
+NAMES_INHERITED_MAX = 32
+"""Each costs a descriptor. Of more dead processes the younger wait until some are delivered."""
 
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9a-f]{8}")
 """When, by which process, and a random part; any other file in the folder is none of ours."""
@@ -67,16 +70,20 @@ class _Name:
 
     def segments(self) -> list[Path]:
         """Return the files under this name, oldest first."""
-        return sorted(self.folder.glob(f"{self.name}.*.log"))
+        # Not glob, which of some Python versions takes a folder it cannot list for an empty one.
+        files = (each for each in os.listdir(self.folder) if each.endswith(".log"))
+        return sorted(self.folder / each for each in files if each.startswith(f"{self.name}."))
 
-    def release(self, *, delete: bool) -> None:
+    def release(self) -> None:
         """Let the name go: for good, when nothing is left under it, or to whoever takes it over."""
-        if delete:
-            (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
+        # The lock goes last, so that there are never files without one; one that stays does no harm.
+        with contextlib.suppress(OSError):
+            if not self.segments():
+                (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
         self.forget()
 
     def forget(self) -> None:
-        """Close our descriptor; in a forked child the parent's lock stays the parent's."""
+        """Close our descriptor and delete nothing; in a forked child the parent's lock stays its."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
@@ -101,19 +108,29 @@ class Spool:
         self._appended_bytes = 0
         self._freed_bytes = 0
         self._names: list[_Name] = []
+        # Read before our own: the files of names taken over, then those of names still to be taken over.
+        self._inherited: list[Segment] = []
+        self._pending: deque[str] = deque()
         self._segments: list[Segment] = []
         self._appending = False
         self._trouble = ""
         self._reported = False
         self._current: Segment | None = None
         self._count = 0
-        self._name = self._own_name()
-        self._take_over()
+        try:
+            self._name = self._own_name()
+            self._take_over()
+        except BaseException:
+            for segment in self._inherited:
+                segment.close()
+            for name in self._names:
+                name.release()
+            raise
 
     @property
     def leftovers(self) -> int:
-        """How many files of earlier processes there are still to read."""
-        return sum(segment.has_unread for segment in self._segments.copy() if not segment.ours)
+        """How many files of earlier processes there are still to read; one for each not looked at."""
+        return sum(segment.has_unread for segment in self._inherited.copy()) + len(self._pending)
 
     @property
     def bytes_held(self) -> int:
@@ -133,13 +150,14 @@ class Spool:
             record = frame(entry)
             segment = self._segment_for(len(record))
             segment.append(record, entry, fsync=self._fsync)
+            # Still as the one who appends: a signal handler's event would be lost in this sum.
+            self._appended_bytes += len(record)
+            self._trouble = ""
         except (SpoolFull, OSError) as error:
             self._trouble = str(error)
             return False
         finally:
             self._appending = False
-        self._appended_bytes += len(record)
-        self._trouble = ""
         return True
 
     def report(self) -> None:
@@ -160,7 +178,7 @@ class Spool:
     def read(self, events_max: int, bytes_max: int) -> list[Entry]:
         """Return the next events, oldest first: see Segment.read for the bounds."""
         found: list[Entry] = []
-        while len(found) < events_max and bytes_max > 0 and (segment := self._unread()) is not None:
+        while len(found) < events_max and bytes_max > 0 and (segment := self._next()) is not None:
             some = segment.read(events_max - len(found), bytes_max)
             bytes_max -= sum(entry.cost_bytes for entry in some)
             found += some
@@ -173,18 +191,27 @@ class Spool:
                 )
             if segment.damage:
                 _LOG.error("%s: %s; it is kept as *.corrupt for you to look at", segment.path, segment.damage)
+            if segment.failure:
+                _LOG.error(
+                    "%s cannot be read: %s. The rest of it is left as it is, for who starts next",
+                    segment.path,
+                    segment.failure,
+                )
             self._remove_settled()
         return found
 
     @property
     def has_unread(self) -> bool:
         """Whether there may be events to read now."""
-        return self._unread() is not None
+        return self._unread() is not None or bool(self._pending)
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Note what is settled, and delete the files that hold nothing else."""
-        for segment in {id(e.place[0]): e.place[0] for e in entries if e.place is not None}.values():
-            segment.note_settled()
+        starts: defaultdict[Segment, list[int]] = defaultdict(list)
+        for segment, start in (entry.place for entry in entries if entry.place is not None):
+            starts[segment].append(start)
+        for segment, settled in starts.items():
+            segment.note_settled(settled)
         self._remove_settled()
 
     def close(self) -> None:
@@ -192,19 +219,19 @@ class Spool:
         for segment in self._segments:
             segment.sealed = True
         self._remove_settled()
-        for segment in self._segments:
+        for segment in self._all():
             segment.close()
         for name in self._names:
-            # The lock goes last, so that there are never files without one.
-            name.release(delete=not name.segments())
+            name.release()
         self._names.clear()
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's files without touching them or its locks."""
-        for segment in self._segments:
+        for segment in self._all():
             segment.close()
         for name in self._names:
             name.forget()
+        self._pending.clear()
 
     def _own_name(self) -> _Name:
         for _ in range(NAME_TRIES_MAX):
@@ -216,40 +243,80 @@ class Spool:
         raise OSError(f"no name could be locked in {self._folder} in {NAME_TRIES_MAX} tries")
 
     def _take_over(self) -> None:
-        """Lock the names nobody holds and open their files, oldest first."""
-        files = (path for kind in ("*.lock", "*.log") for path in self._folder.glob(kind))
-        found = {path.name.split(".")[0] for path in files}
-        for each in sorted(name for name in found - {self._name.name} if _NAME.fullmatch(name)):
+        """Find the names nobody holds, and take over the oldest."""
+        files = [each for each in os.listdir(self._folder) if each.endswith((".lock", ".log"))]
+        found = {each.split(".")[0] for each in files} - {self._name.name}
+        self._pending.extend(sorted(name for name in found if _NAME.fullmatch(name)))
+        self._take_over_some()
+        self._pending = deque(name for name in self._pending if self._is_free(name))
+
+    def _is_free(self, each: str) -> bool:
+        """Whether it is worth trying a name later."""
+        try:
             name = _Name.take(self._folder, each)
-            if name is None:
-                continue
-            self._names.append(name)
-            for path in name.segments():
-                self._adopt(path)
-            self._release_empty(name)
-        if self._segments:
+        except OSError:
+            return True  # Whoever tries it then says why.
+        if name is not None:
+            name.forget()
+        return name is not None
+
+    def _take_over_some(self) -> None:
+        """Lock pending names, as many as we may hold, and look at their files, oldest first.
+
+        What cannot be locked or opened now is left as it is, for who starts next: it may be somebody
+        else's, or our own shortage of descriptors.
+        """
+        before = len(self._inherited)
+        troubles: list[str] = []
+        while self._pending and len(self._names) <= NAMES_INHERITED_MAX:
+            try:
+                name = _Name.take(self._folder, self._pending[0])
+                if name is not None:
+                    self._names.append(name)
+                    troubles += self._adopt(name.segments())
+            except OSError as error:
+                troubles.append(str(error))
+            # Not earlier: there is no moment at which a flush sees nothing of it.
+            self._pending.popleft()
+            self._remove_settled()
+        if troubles:
+            _LOG.error(
+                "%d files of earlier processes cannot be taken over from %s, the first because of: %s."
+                " They are left as they are, for who starts next",
+                len(troubles),
+                self._folder,
+                troubles[0],
+            )
+        if len(self._inherited) > before:
             _LOG.info(
                 "%d files of events earlier processes accepted are taken over from %s",
-                len(self._segments),
+                len(self._inherited) - before,
                 self._folder,
             )
 
-    def _adopt(self, path: Path) -> None:
-        try:
-            segment = Segment.adopt(path)
-        except (Unreadable, OSError) as error:
-            _LOG.error("%s: %s; it is kept as *.corrupt for you to look at", path, error)
-            _set_aside(path)
-            return
-        self._segments.append(segment)
-        self._appended_bytes += segment.size
+    def _adopt(self, paths: Iterable[Path]) -> list[str]:
+        """Open files; return why some of them cannot be opened now."""
+        troubles = []
+        for path in paths:
+            try:
+                segment = Segment.adopt(path)
+            except Unreadable as error:
+                _LOG.error("%s: %s; it is kept as *.corrupt for you to look at", path, error)
+                _set_aside(path)
+            except OSError as error:
+                troubles.append(str(error))
+            else:
+                self._inherited.append(segment)
+                # The reader's number, see __init__.
+                self._freed_bytes -= segment.size
+        return troubles
 
     def _segment_for(self, length: int) -> Segment:
         """Return the file the next record goes to, a new one if the current one is full."""
         current = self._current
-        if current is not None and current.size + length <= max(
-            self._segment_bytes_max, HEADER_BYTES + length
-        ):
+        bound = max(self._segment_bytes_max, HEADER_BYTES + length)
+        # What is written behind something unreadable would never be read.
+        if current is not None and not current.is_over and current.size + length <= bound:
             if self.bytes_held + length > self._max_bytes:
                 raise SpoolFull(f"it holds {self.bytes_held} bytes, at most {self._max_bytes}")
             return current
@@ -257,10 +324,17 @@ class Spool:
             # The current file may hold nothing but settled events: it is the next to go.
             self._seal(current)
             raise SpoolFull(f"it holds {self.bytes_held} bytes, at most {self._max_bytes}")
+        # First, so that a name that could not be used up is not tried for ever.
+        self._count += 1
         made = Segment.create(self._folder / f"{self._name.name}.{self._count:08d}.log")
         if self._fsync:
-            _fsync_folder(self._folder)
-        self._count += 1
+            try:
+                _fsync_folder(self._folder)
+            except OSError:
+                made.close()
+                with contextlib.suppress(OSError):
+                    made.path.unlink()
+                raise
         self._appended_bytes += HEADER_BYTES
         self._segments.append(made)
         self._current = made
@@ -273,29 +347,40 @@ class Spool:
             if self._current is segment:
                 self._current = None
 
+    def _all(self) -> list[Segment]:
+        """Return all files in the order in which they are read; a copy: the other thread may add one."""
+        return [*self._inherited, *self._segments]
+
+    def _next(self) -> Segment | None:
+        """Return the file to read now; None also if older ones must be settled to make room for it."""
+        segment = self._unread()
+        while self._pending and (segment is None or segment.ours):
+            if len(self._names) > NAMES_INHERITED_MAX:
+                return None
+            self._take_over_some()
+            segment = self._unread()
+        return segment
+
     def _unread(self) -> Segment | None:
-        # A copy, here and below: the other thread may add a file meanwhile.
-        return next((segment for segment in self._segments.copy() if segment.has_unread), None)
+        return next((segment for segment in self._all() if segment.has_unread), None)
 
     def _remove_settled(self) -> None:
-        """Delete the sealed files nothing will come of any more; set damaged ones aside."""
-        for segment in [each for each in self._segments.copy() if each.sealed and each.is_settled]:
-            self._segments.remove(segment)
+        """Delete the sealed files nothing will come of any more, but none with something unread in it."""
+        for segment in [each for each in self._all() if each.sealed and each.is_settled]:
+            (self._segments if segment.ours else self._inherited).remove(segment)
             segment.close()
             if segment.damage:
                 _set_aside(segment.path)
-            else:
+            elif not segment.failure:
                 with contextlib.suppress(OSError):
                     segment.path.unlink(missing_ok=True)
+            elif segment.ours:
+                continue  # It still takes its place on the disk.
             self._freed_bytes += segment.size
-            for name in [name for name in self._names if segment.path.name.startswith(name.name)]:
-                self._release_empty(name)
-
-    def _release_empty(self, name: _Name) -> None:
-        """Give up a name taken over under which nothing is left."""
-        if name is not self._name and not name.segments():
+        held = {segment.path.name.split(".")[0] for segment in self._inherited}
+        for name in [each for each in self._names if each is not self._name and each.name not in held]:
             self._names.remove(name)
-            name.release(delete=True)
+            name.release()
 
 
 def _fsync_folder(folder: Path) -> None:
