@@ -146,6 +146,15 @@ class Worker:
         self.wait()
         return self.process.returncode
 
+    def wait_until_said(self, text: str) -> None:
+        """Return when the log of the running worker holds a text."""
+        deadline_s = time.monotonic() + DONE_S_MAX
+        # Not by seeking: the worker writes where this file stands.
+        while text.encode() not in os.pread(self._stderr.fileno(), 1 << 20, 0):
+            assert self.process.poll() is None, "the worker has ended"
+            assert time.monotonic() < deadline_s, f"{text!r} not said within {DONE_S_MAX} s"
+            time.sleep(0.05)
+
     def wait(self) -> int:
         """Wait for the end; return the exit status."""
         status = self.process.wait(DONE_S_MAX)
