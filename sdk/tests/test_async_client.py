@@ -8,10 +8,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from shoal_sdk import AsyncShoal, BufferFull, Counters, Drop, Money, Shoal
+from shoal_sdk.entry import Entry
+from shoal_sdk.segment import Segment
 
 pytestmark = pytest.mark.kafka
 
@@ -164,3 +167,75 @@ def test_several_loops_may_share_a_client(kafka: str, prefix: str, orders_in: Or
     assert asyncio.run(client.close(20)) == 0
     expected = Counter((f"c{loop}", str(number)) for loop in range(4) for number in range(50))
     assert Counter(orders_in(kafka, prefix)) == expected
+
+
+def written_orders(spool: Path) -> list[int]:
+    """Return how many bytes each event has that waits in a spool."""
+    found: list[Entry] = []
+    for path in sorted(spool.glob("*/*.log")):
+        segment = Segment.adopt(path)
+        found += segment.read(1000, 1 << 30)
+        segment.close()
+    return [len(entry.value) for entry in found]
+
+
+def test_calls_made_outside_a_loop_are_spooled_once(tmp_path: Path) -> None:
+    """As `asyncio.run(client.purchased(...))` makes them: the call is older than the loop."""
+    client = AsyncShoal(NOBODY, app="shop", spool=tmp_path)
+    for number in range(3):
+        assert asyncio.run(client.purchased("c1", order_id=str(number), amount=EUR)).accepted
+    assert client.counters == Counters(3, 0, 0, 0, spooled=3)
+    assert asyncio.run(client.close(0.0)) == 3
+    sizes = written_orders(tmp_path)
+    assert len(sizes) == 3 and all(sizes)
+
+
+async def test_without_a_thread_for_the_disk_events_are_spooled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call writes itself, and what could not be handed over is not written later as well."""
+    client = AsyncShoal(NOBODY, app="shop", spool=tmp_path)
+    await client.identify("c1", {})
+    client._transport._writer = client._transport._make_writer()
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "shoal-sdk-spool":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert (await client.identify("c1", {})).accepted
+    assert (await client.identify("c1", {})).accepted
+    assert client.counters == Counters(3, 0, 0, 0, spooled=3)
+    assert await client.close(0.0) == 3
+    assert len(written_orders(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("on_full", ["drop", "wait"])
+async def test_what_waits_for_the_disk_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_full: Literal["drop", "wait"]
+) -> None:
+    """A disk slower than the loop fills no memory: the newest are dropped, counted and told, or wait."""
+    may_write = threading.Event()
+    write = Segment.append
+
+    def slowly(self: Segment, record: bytes, entry: Entry, *, fsync: bool) -> None:
+        assert may_write.wait(20)
+        write(self, record, entry, fsync=fsync)
+
+    monkeypatch.setattr(Segment, "append", slowly)
+    drops: list[Drop] = []
+    client = AsyncShoal(
+        NOBODY, app="shop", spool=tmp_path, max_events=3, on_full=on_full, on_drop=drops.append
+    )
+    calls = [asyncio.ensure_future(client.identify("c1", {"n": number})) for number in range(10)]
+    await asyncio.sleep(0)
+    assert len(client._transport._writer._queue) <= 3
+    may_write.set()
+    receipts = await asyncio.gather(*calls)
+    accepted = [receipt.accepted for receipt in receipts]
+    assert accepted == ([True] * 3 + [False] * 7 if on_full == "drop" else [True] * 10)
+    assert client.counters.dropped == len(drops) == accepted.count(False)
+    await client.close(0.0)

@@ -129,6 +129,11 @@ class Outbox:
             self._wake(urge)
         return None
 
+    def count_drop(self) -> None:
+        """Count an event that was refused before it came here."""
+        with self._lock:
+            self._dropped += 1
+
     def take(self) -> list[Entry]:
         """Return the next events in order, as many as memory has room for; counted until settled."""
         self.attend()

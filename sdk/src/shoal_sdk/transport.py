@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from concurrent import futures
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from shoal_sdk.receipts import Drop, DropReason
 from shoal_sdk.sender import Sender
 from shoal_sdk.session import Route
 from shoal_sdk.spool import Spool
+from shoal_sdk.writer import Offered, Writer
 
 _LOG = logging.getLogger("shoal_sdk")
 
@@ -48,8 +48,8 @@ class Transport:
         # Reentrant: a signal handler may track an event while the first one is being tracked.
         self._lock = threading.RLock()
         self._starting = self._started = self._threadless = self._has_spool = False
-        self._writer: futures.ThreadPoolExecutor | None = None
         self._sender, self.outbox = self._make()
+        self._writer = self._make_writer()
         _watch_forks()
         _LIVE.add(self)
         if options.disabled:
@@ -70,28 +70,42 @@ class Transport:
         if not self._started:
             self._start()
         refusal = self.outbox.offer(entry, wait=wait, tell=tell)
-        if refusal is not None and not self.options.strict and not (tell and refusal is Refusal.FULL):
-            self._dropped(entry, "full" if refusal is Refusal.FULL else "closed")
+        if refusal is not None and not (tell and refusal is Refusal.FULL):
+            self._refuse(entry, refusal)
         return refusal
+
+    def submit(self, entry: Entry, tell: Callable[[], None] | None = None) -> Offered:
+        """As `offer`, for who must not wait for a disk: with a spool the writer's thread offers it."""
+        if self.options.spool is None:
+            return self.offer(entry, tell=tell)
+        try:
+            offered = self._writer.submit(entry, tell)
+        except RuntimeError:
+            # Closed, or the interpreter ends, or there are too many threads: so it is done here.
+            return self.offer(entry, tell=tell)
+        if offered is Refusal.FULL and tell is None:
+            self.outbox.count_drop()
+            self._refuse(entry, offered)
+        return offered
 
     def flush(self, timeout_s: float) -> int:
         """Send at once and wait: see Shoal.flush."""
-        self._await_writer(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        self._writer.wait(timeout_s)
         if self._threadless:
-            self._sender.deliver_here(self.outbox, timeout_s)
-        return self.outbox.flush(timeout_s)
+            self._sender.deliver_here(self.outbox, max(0.0, deadline_s - time.monotonic()))
+        return self.outbox.flush(max(0.0, deadline_s - time.monotonic()))
 
     def close(self, timeout_s: float) -> int:
         """Flush, end, give up what is left in memory: see Shoal.close."""
-        self._await_writer(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        self._writer.wait(timeout_s)
         if not self.outbox.close():
             return 0
         atexit.unregister(self.close)
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.shutdown(wait=False)
+        self._writer.end()
         if self._started:
-            self.flush(timeout_s)
+            self.flush(max(0.0, deadline_s - time.monotonic()))
             self._sender.stop(STOP_S_MAX)
         rest = self.outbox.abandon()
         for entry in rest:
@@ -107,14 +121,6 @@ class Transport:
             )
         return len(rest) + left
 
-    @property
-    def writer(self) -> futures.ThreadPoolExecutor:
-        """One thread for calls that write to disk and must not keep an event loop waiting; in order."""
-        with self._lock:
-            if self._writer is None:
-                self._writer = futures.ThreadPoolExecutor(1, "shoal-sdk-spool")
-            return self._writer
-
     def renew(self) -> None:
         """In a forked child: leave the parent's events and connections alone and begin anew."""
         closed = self.outbox.is_closed
@@ -124,19 +130,11 @@ class Transport:
         _INHERITED.append((self.outbox, self._sender, self._writer))
         self._lock = threading.RLock()
         self._starting = self._started = self._threadless = self._has_spool = False
-        self._writer = None
         self._sender, self.outbox = self._make()
+        self._writer = self._make_writer()
         if closed:
             self.outbox.close()
         self._on_fork()
-
-    def _await_writer(self, timeout_s: float) -> None:
-        """Wait until what was handed to the writer so far is accepted or refused."""
-        writer = self._writer
-        if writer is not None:
-            # It takes nothing any more once the interpreter ends, and has done everything by then.
-            with contextlib.suppress(RuntimeError):
-                futures.wait([writer.submit(bool)], timeout_s)
 
     def _make(self) -> tuple[Sender, Outbox]:
         options = self.options
@@ -152,6 +150,11 @@ class Transport:
         )
         sender = Sender(route)
         return sender, Outbox(options.max_events, options.max_bytes, sender.wake)
+
+    def _make_writer(self) -> Writer:
+        return Writer(
+            lambda entry, tell: self.offer(entry, tell=tell), self.options.max_events, self.options.max_bytes
+        )
 
     def _start(self) -> None:
         """Start the thread, at the first event of a process."""
@@ -199,6 +202,11 @@ class Transport:
         _LOG.error("Kafka refuses the %s event %s: it is given up", entry.event_type, entry.event_id)
         self.outbox.settle([entry], delivered=False)
         self._dropped(entry, "refused")
+
+    def _refuse(self, entry: Entry, refusal: Refusal) -> None:
+        """Tell the application of an event that was not accepted, unless the call raises it."""
+        if not self.options.strict:
+            self._dropped(entry, "full" if refusal is Refusal.FULL else "closed")
 
     def _dropped(self, entry: Entry, reason: DropReason) -> None:
         """Call `on_drop`; its errors are the application's, but not its caller's."""
