@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal_sdk import Shoal
+from shoal_sdk.counters import Counters, Refusal
 from shoal_sdk.entry import OVERHEAD_BYTES, Entry
-from shoal_sdk.outbox import Counters, Outbox, Refusal
+from shoal_sdk.outbox import Outbox
+from shoal_sdk.spool import Spool
 
 
 def entry(size: int = 0) -> Entry:
@@ -150,4 +154,65 @@ def test_every_event_is_in_exactly_one_state(steps: list[tuple[str, int]]) -> No
         assert count.accepted + count.dropped == offered
         assert box.waiting == count.accepted - count.delivered - count.failed <= 5
         assert sum(one.cost_bytes for one in box._held) == box._held_bytes <= 1500
-        assert sum(box._waiting_by_mark.values()) == box.waiting
+        assert sum(box._marks._waiting.values()) == box.waiting
+
+
+def test_what_the_disk_takes_meanwhile_goes_before_what_it_refuses(tmp_path: Path) -> None:
+    """Also when both come after the sender has looked at the disk and before it takes what is in memory."""
+
+    class Meddling(Spool):
+        """The disk takes one event and refuses the next just after it was first seen empty."""
+
+        meddled = False
+
+        @property
+        def has_unread(self) -> bool:
+            seen = super().has_unread
+            if not self.meddled:
+                self.meddled = True
+                assert box.offer(first) is None
+                self.append = lambda entry: False  # type: ignore[method-assign]  # It fails from here on.
+                assert box.offer(second) is None
+            return seen
+
+    box, _ = outbox()
+    first, second = entry(1), entry(2)
+    box.use(Meddling(tmp_path / "t", max_bytes=1 << 20, fsync=False))
+    assert box.take() == [first]
+    assert box.take() == [second]
+    assert box.counters == Counters(2, 0, 0, 0, spooled=1)
+    box.abandon()
+
+
+def test_an_event_the_disk_refuses_is_counted_once(tmp_path: Path) -> None:
+    """It was counted while it was written, so that has to be undone; without room in memory it is a drop."""
+    box, _ = outbox(max_events=1)
+    spool = Spool(tmp_path / "t", max_bytes=1 << 20, fsync=False)
+    box.use(spool)
+    spool.append = lambda entry: False  # type: ignore[method-assign]  # No disk fails on demand.
+    assert box.offer(entry()) is None
+    assert box.offer(entry()) is Refusal.FULL
+    assert box.counters == Counters(accepted=1, delivered=0, dropped=1, failed=0)
+    assert (box.waiting, box.flush(0.0), box._marks.unread) == (1, 1, 0)
+    box.abandon()
+
+
+def test_close_counts_what_kafka_refused() -> None:
+    """An event given up before the close, or while it waits, is not delivered either."""
+    client = Shoal("127.0.0.1:9", app="shop")
+    for number in range(3):
+        client.identify("c1", {"n": number})
+    refused = next(iter(client._transport.outbox._held))
+    client._transport._refused(refused)
+    assert client.close(0.0) == 3
+    assert client.counters == Counters(accepted=3, delivered=0, dropped=0, failed=3)
+
+
+def test_close_counts_once_what_a_flush_has_told() -> None:
+    """As two flushes do."""
+    client = Shoal("127.0.0.1:9", app="shop")
+    for number in range(2):
+        client.identify("c1", {"n": number})
+    client._transport._refused(next(iter(client._transport.outbox._held)))
+    assert client.flush(0.0) == 2
+    assert client.close(0.0) == 1

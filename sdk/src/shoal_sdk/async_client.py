@@ -12,11 +12,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from shoal_sdk.client import BaseClient
+from shoal_sdk.counters import Refusal
 from shoal_sdk.encoding import EventType
 from shoal_sdk.entry import Entry
-from shoal_sdk.outbox import Refusal
 from shoal_sdk.receipts import AsyncReceipt
-from shoal_sdk.writer import Offered
+from shoal_sdk.writer import Offered, Tell
 
 
 class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
@@ -75,10 +75,23 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
         async with self._turns.setdefault(loop, asyncio.Lock()):
             while True:
                 room = asyncio.Event()
-                refusal = await _answer(self._transport.submit(entry, partial(_set_soon, loop, room)))
-                if refusal is not Refusal.FULL:
-                    return refusal
-                await room.wait()
+                tell = partial(_set_soon, loop, room)
+                offered = self._transport.submit(entry, tell)
+                try:
+                    refusal = await _answer(offered)
+                    if refusal is not Refusal.FULL:
+                        return refusal
+                    await room.wait()
+                finally:
+                    self._forget_room(offered, tell)
+
+    def _forget_room(self, offered: Offered, tell: Tell) -> None:
+        """Have nobody told of room who was told or waits no longer: a caller may give up and come again."""
+        if isinstance(offered, Future):
+            # Only the answer to an offer that is still made would have it told.
+            offered.add_done_callback(lambda _: self._transport.outbox.unwatch_room(tell))
+        else:
+            self._transport.unwatch_room(tell)
 
     @cached_property
     def _turns(self) -> WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]:

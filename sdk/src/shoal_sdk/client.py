@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from shoal_sdk.counters import Counters, Refusal
 from shoal_sdk.encoding import EventType, encode, schema_of
 from shoal_sdk.entry import Entry
 from shoal_sdk.environment import arguments_in
 from shoal_sdk.errors import BufferFull, ClientClosed
 from shoal_sdk.events import Events, Sent
 from shoal_sdk.options import OnFull, Options
-from shoal_sdk.outbox import Counters, Outbox, Refusal
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.receipts import Drop, Receipt
 from shoal_sdk.security import Security
 from shoal_sdk.transport import Transport
@@ -141,16 +142,17 @@ class Shoal(BaseClient[Receipt]):
         """Send at once and wait up to `timeout` seconds; return how many events are not delivered.
 
         Of the events accepted before the call: those still waiting, which stay buffered, and those
-        given up since the last flush.
+        given up since the last flush. A file of an earlier process in the spool that was not read to its
+        end counts as one more.
         """
         return self._transport.flush(timeout)
 
     def close(self, timeout: float = 5.0) -> int:
-        """Flush, then end the background thread; return how many events were not delivered.
+        """Flush, then end the background thread; return how many events were not delivered: see flush.
 
         Those in the spool stay there for who starts next; those in memory are given up: counted as
         failed, `on_drop` is called for each. A second call does nothing and returns 0. Takes up to a
-        second longer than `timeout`.
+        second longer than `timeout`, and half a second more while a disk hangs.
         """
         return self._transport.close(timeout)
 

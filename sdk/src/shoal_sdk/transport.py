@@ -13,9 +13,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from shoal_sdk.counters import Refusal
 from shoal_sdk.entry import Entry
 from shoal_sdk.options import Options
-from shoal_sdk.outbox import Outbox, Refusal
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.receipts import Drop, DropReason
 from shoal_sdk.sender import Sender
 from shoal_sdk.session import Route
@@ -88,13 +89,21 @@ class Transport:
             self._refuse(entry, offered)
         return offered
 
+    def unwatch_room(self, tell: Callable[[], None]) -> None:
+        """Forget a `tell` of `offer` or `submit`; no error if it was called or forgotten before."""
+        self._writer.unwatch_room(tell)
+        self.outbox.unwatch_room(tell)
+
     def flush(self, timeout_s: float) -> int:
         """Send at once and wait: see Shoal.flush."""
+        return self._await_settled(timeout_s) + self.outbox.take_failures()
+
+    def _await_settled(self, timeout_s: float) -> int:
         deadline_s = time.monotonic() + timeout_s
         self._writer.wait(timeout_s)
         if self._threadless:
             self._sender.deliver_here(self.outbox, max(0.0, deadline_s - time.monotonic()))
-        return self.outbox.flush(max(0.0, deadline_s - time.monotonic()))
+        return self.outbox.await_settled(max(0.0, deadline_s - time.monotonic()))
 
     def close(self, timeout_s: float) -> int:
         """Flush, end, give up what is left in memory: see Shoal.close."""
@@ -105,21 +114,22 @@ class Transport:
         atexit.unregister(self.close)
         self._writer.end()
         if self._started:
-            self.flush(max(0.0, deadline_s - time.monotonic()))
+            self._await_settled(max(0.0, deadline_s - time.monotonic()))
             self._sender.stop(STOP_S_MAX)
         rest = self.outbox.abandon()
         for entry in rest:
             self._dropped(entry, "closed")
         if rest:
             _LOG.error("closed with %d events undelivered: they are given up", len(rest))
-        left = self.outbox.waiting
+        left = self.outbox.undelivered
         if left:
             _LOG.warning(
                 "closed with %d events undelivered: they stay in %s for who starts next",
                 left,
                 self.options.spool,
             )
-        return len(rest) + left
+        # With what was given up are those Kafka refused, also while we ended.
+        return self.outbox.take_failures() + left
 
     def renew(self) -> None:
         """In a forked child: leave the parent's events and connections alone and begin anew."""

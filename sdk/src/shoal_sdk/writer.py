@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Union
 
+from shoal_sdk.counters import Refusal
 from shoal_sdk.entry import Entry
-from shoal_sdk.outbox import Refusal
 
 Tell = Callable[[], None]
 Offered = Union[Refusal, None, "Future[Refusal | None]"]

@@ -9,9 +9,10 @@ from typing import Any
 
 from shoal_sdk.async_client import AsyncShoal
 from shoal_sdk.client import BaseClient, Shoal
+from shoal_sdk.counters import Refusal
 from shoal_sdk.entry import Entry
 from shoal_sdk.options import Options
-from shoal_sdk.outbox import Outbox, Refusal
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.receipts import Drop
 from shoal_sdk.sender import Sender
 from shoal_sdk.testing.events import Event, Events, decode
