@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -216,3 +218,65 @@ def test_close_counts_once_what_a_flush_has_told() -> None:
     client._transport._refused(next(iter(client._transport.outbox._held)))
     assert client.flush(0.0) == 2
     assert client.close(0.0) == 1
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A crowded machine has threads again later; until then nobody waits, and the log says it once."""
+    client = Shoal("127.0.0.1:9", app="shop", max_events=2, on_full="wait")
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        accepted = [client.identify("c1", {"n": number}).accepted for number in range(3)]
+    assert accepted == [True, True, False]
+    assert [record.message for record in caplog.records if "no thread" in record.message] == [
+        "no thread can be started now, the next event tries again. Events are kept in memory and would not"
+        " survive the process"
+    ]
+    # In a thread of its own: with somebody to deliver, who finds no room waits for it.
+    blocked = threading.Thread(target=client.identify, args=("c1", {}), daemon=True)
+    blocked.start()
+    for _ in range(2000):
+        if client._transport._started:
+            break
+        threading.Event().wait(0.01)
+    assert [thread for thread in threading.enumerate() if thread.name == "shoal-sdk"]
+    assert client.close(0.0) == 2
+    blocked.join(20)
+
+
+def test_what_start_says_is_said_without_its_lock(tmp_path: Path) -> None:
+    """A log handler that tracks, or waits for somebody who does, must not wait for ever."""
+    client = Shoal("127.0.0.1:9", app="shop", spool=tmp_path)
+    transport = client._transport
+    transport.renew()  # As in a forked child, which opens its spool at its first event.
+    free: list[bool] = []
+
+    class Asking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            def ask() -> None:
+                free.append(transport._lock.acquire(blocking=False))
+                if free[-1]:
+                    transport._lock.release()
+
+            if "cannot be opened" in record.getMessage():
+                asker = threading.Thread(target=ask)
+                asker.start()
+                asker.join()
+
+    def fail(folder: object) -> Spool:
+        raise OSError("read-only file system")
+
+    transport._open_spool = fail  # type: ignore[method-assign,assignment]  # No disk fails on demand.
+    handler = Asking()
+    logging.getLogger("shoal_sdk").addHandler(handler)
+    try:
+        client.identify("c1", {})
+    finally:
+        logging.getLogger("shoal_sdk").removeHandler(handler)
+    assert free == [True]
+    client.close(0.0)

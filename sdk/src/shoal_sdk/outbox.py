@@ -55,6 +55,7 @@ class Outbox:
         self._landing = False
         self._left_on_disk = False
         self._taker: int | None = None
+        self._attended = True
         self._urged = False
         self._closed = False
         self._ended = False
@@ -89,7 +90,7 @@ class Outbox:
                     continue
                 if tell is not None:
                     self._room_watchers[tell] = None
-                elif not wait or self._is_taker():
+                elif not wait or self._must_not_wait():
                     self._dropped += 1
                     return refusal
                 self._wake(True)
@@ -105,7 +106,7 @@ class Outbox:
 
     def take(self) -> list[Entry]:
         """Return the next events in order, as many as memory has room for; counted until settled."""
-        self.attend()
+        self._taker = threading.get_ident()
         while True:
             with self._lock:
                 self._urged = False
@@ -128,9 +129,10 @@ class Outbox:
                     self._queue_bytes = 0
                     return taken
 
-    def attend(self) -> None:
-        """Say that the calling thread is the one that takes."""
-        self._taker = threading.get_ident()
+    def attended(self, yes: bool) -> None:
+        """Say whether there is a thread that takes; while there is none, nobody waits."""
+        self._attended = yes
+        self._taker = None
 
     def use(self, spool: Spool) -> None:
         """From now on accept events onto disk."""
@@ -161,16 +163,17 @@ class Outbox:
         That is those still waiting, and those given up since the last flush returned. Events earlier
         processes left are waited for too; a file of theirs that was not read yet counts as one.
         """
-        left = self.await_settled(timeout_s)
-        return left + self.take_failures()
+        return self.await_settled(timeout_s) + self.take_failures()
 
     def await_settled(self, timeout_s: float) -> int:
         """Wait as `flush` and return how many are still waiting then."""
-        deadline = time.monotonic() + (0.0 if self._is_taker() else timeout_s)
+        deadline = time.monotonic() + (0.0 if self._must_not_wait() else timeout_s)
         with self._lock:
             mark = self._marks.next()
             self._wake(True)
-            while (left := self._waiting_up_to(mark)) and (rest := deadline - time.monotonic()) > 0:
+            while (left := self._unread_files + self._marks.up_to(mark)) and (
+                rest := deadline - time.monotonic()
+            ) > 0:
                 if self._ended:
                     break
                 self._changed.wait(rest)
@@ -187,7 +190,7 @@ class Outbox:
         with self._lock:
             if not entry.settled and not self._ended:
                 self._wake(True)
-                timeout_s = 0.0 if self._is_taker() else timeout_s
+                timeout_s = 0.0 if self._must_not_wait() else timeout_s
                 self._changed.wait_for(lambda: entry.settled or self._ended, timeout_s)
             return entry.delivered
 
@@ -365,17 +368,14 @@ class Outbox:
             # A file of an earlier process may be read to its end, with or without an event in it.
             self._changed.notify_all()
 
-    def _is_taker(self) -> bool:
-        return threading.get_ident() == self._taker
+    def _must_not_wait(self) -> bool:
+        return not self._attended or threading.get_ident() == self._taker
 
     def _has_room(self, cost: int) -> bool:
         return len(self._held) < self.max_events and self._held_bytes + cost <= self.max_bytes
 
     def _is_half_full(self) -> bool:
         return self.waiting * 2 >= self.max_events or self._held_bytes * 2 >= self.max_bytes
-
-    def _waiting_up_to(self, mark: int) -> int:
-        return self._unread_files + self._marks.up_to(mark)
 
     @property
     def _unread_files(self) -> int:

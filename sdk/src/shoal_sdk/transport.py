@@ -28,6 +28,8 @@ _LOG = logging.getLogger("shoal_sdk")
 EXIT_S_MAX = 4.0
 """How long a process that ends waits for delivery; ending the thread takes up to a second more."""
 STOP_S_MAX = 1.0
+START_S_MAX = 1.0
+"""How long an event waits for another thread to start delivery; then memory takes it as it is."""
 SYNC_IDLE_S_MAX = 60.0
 """A process frozen between calls cannot see its connection die: after so long it takes a new one."""
 
@@ -48,7 +50,7 @@ class Transport:
         self._on_fork = on_fork
         # Reentrant: a signal handler may track an event while the first one is being tracked.
         self._lock = threading.RLock()
-        self._starting = self._started = self._threadless = self._has_spool = False
+        self._starting = self._started = self._threadless = self._delivering = self._has_spool = False
         self._sender, self.outbox = self._make()
         self._writer = self._make_writer()
         _watch_forks()
@@ -102,7 +104,8 @@ class Transport:
         deadline_s = time.monotonic() + timeout_s
         self._writer.wait(timeout_s)
         if self._threadless:
-            self._sender.deliver_here(self.outbox, max(0.0, deadline_s - time.monotonic()))
+            self._start()
+            self._deliver_here(max(0.0, deadline_s - time.monotonic()))
         return self.outbox.await_settled(max(0.0, deadline_s - time.monotonic()))
 
     def close(self, timeout_s: float) -> int:
@@ -113,7 +116,7 @@ class Transport:
             return 0
         atexit.unregister(self.close)
         self._writer.end()
-        if self._started:
+        if self._started or self._threadless:
             self._await_settled(max(0.0, deadline_s - time.monotonic()))
             self._sender.stop(STOP_S_MAX)
         rest = self.outbox.abandon()
@@ -139,7 +142,7 @@ class Transport:
         # Their finalisers belong to the parent, so here they never run.
         _INHERITED.append((self.outbox, self._sender, self._writer))
         self._lock = threading.RLock()
-        self._starting = self._started = self._threadless = self._has_spool = False
+        self._starting = self._started = self._threadless = self._delivering = self._has_spool = False
         self._sender, self.outbox = self._make()
         self._writer = self._make_writer()
         if closed:
@@ -167,28 +170,51 @@ class Transport:
         )
 
     def _start(self) -> None:
-        """Start the thread, at the first event of a process."""
-        with self._lock:
-            # True already for an event of a signal handler that interrupted us: it waits in memory.
-            if self._starting or self.outbox.is_closed:
-                return
-            self._starting = True
+        """Start the thread, at the first event of a process, or at a later one if none can be started."""
+        # Bounded: who has the lock may log while it opens a spool, and a log handler may wait for us.
+        if not self._lock.acquire(timeout=START_S_MAX):
+            return
+        try:
+            troubles = self._try_start()
+        finally:
+            self._lock.release()
+        for trouble in troubles:
+            _LOG.error("%s. Events are kept in memory and would not survive the process", trouble)
+
+    def _try_start(self) -> list[str]:
+        """Start under the lock, and return what to say without it."""
+        # True already for an event of a signal handler that interrupted us: it waits in memory.
+        if self._starting or self._started or self._delivering or self.outbox.is_closed:
+            return []
+        self._starting = True
+        troubles = []
+        if not self._threadless:
             self._watch_end_of_child()
             if self.options.spool is not None and not self._has_spool:
                 try:
                     self._open_spool(self.options.spool)
                 except OSError as error:
-                    _LOG.error(
-                        "the spool in %s cannot be opened: %s. Events are kept in memory and would not"
-                        " survive the process",
-                        self.options.spool,
-                        error,
-                    )
-            if not self._sender.start(self.outbox):
-                # Too late for a thread: this one delivers, when the process closes the client.
-                self._threadless = True
-                self.outbox.attend()
-            self._started = True
+                    troubles.append(f"the spool in {self.options.spool} cannot be opened: {error}")
+        self._started = self._sender.start(self.outbox)
+        # Over when the main thread is, while atexit's functions run: then no thread can be started on
+        # some Pythons, which is no trouble, for whoever closes the client delivers.
+        if not self._started and not self._threadless and threading.main_thread().is_alive():
+            troubles.append("no thread can be started now, the next event tries again")
+        self._threadless = not self._started
+        self.outbox.attended(not self._threadless)
+        self._starting = False
+        return troubles
+
+    def _deliver_here(self, timeout_s: float) -> None:
+        """Deliver in the calling thread if there is no other, and nobody does already."""
+        with self._lock:
+            if not self._threadless or self._delivering:
+                return
+            self._delivering = True
+        try:
+            self._sender.deliver_here(self.outbox, timeout_s)
+        finally:
+            self._delivering = False
 
     def _open_spool(self, folder: str | os.PathLike[str]) -> Spool:
         options = self.options
