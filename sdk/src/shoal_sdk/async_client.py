@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from shoal_sdk.client import BaseClient
@@ -17,6 +17,8 @@ from shoal_sdk.encoding import EventType
 from shoal_sdk.entry import Entry
 from shoal_sdk.receipts import AsyncReceipt
 from shoal_sdk.writer import Offered, Tell
+
+_Client = TypeVar("_Client", bound="AsyncShoal")
 
 
 class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
@@ -30,15 +32,15 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
     use it, several at once too.
     """
 
-    async def flush(self, timeout: float = 5.0) -> int:  # The same arguments as Shoal.flush.
+    async def flush(self, timeout: float | None = 5.0) -> int:  # The same arguments as Shoal.flush.
         """Send at once and wait up to `timeout` seconds; return how many events are not delivered."""
         return await asyncio.to_thread(self._transport.flush, timeout)
 
-    async def close(self, timeout: float = 5.0) -> int:  # The same arguments as Shoal.close.
+    async def close(self, timeout: float | None = 5.0) -> int:  # The same arguments as Shoal.close.
         """Flush, then end the background thread; return how many events are undelivered: see Shoal.close."""
         return await asyncio.to_thread(self._transport.close, timeout)
 
-    async def __aenter__(self) -> AsyncShoal:
+    async def __aenter__(self: _Client) -> _Client:
         return self
 
     async def __aexit__(

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from shoal_sdk.counters import Counters, Refusal
 from shoal_sdk.encoding import EventType, encode, schema_of
 from shoal_sdk.entry import Entry
-from shoal_sdk.environment import arguments_in
-from shoal_sdk.errors import BufferFull, ClientClosed
+from shoal_sdk.environment import arguments_in, in_variables
+from shoal_sdk.errors import BufferFull, ClientClosed, SettingsError
 from shoal_sdk.events import Events, Sent
 from shoal_sdk.options import OnFull, Options
 from shoal_sdk.outbox import Outbox
@@ -84,7 +84,12 @@ class BaseClient(Events[Sent]):
         Raises SettingsError with every problem at once: values out of bounds, what is missing, and
         names nobody reads, with the name probably meant. No message shows a secret.
         """
-        return cls(**arguments_in(env), on_drop=on_drop)
+        arguments = arguments_in(env)
+        try:
+            return cls(**arguments, on_drop=on_drop)
+        except ValueError as error:
+            # What only the whole client can find out: a folder of no use, an id of too many bytes.
+            raise SettingsError([in_variables(str(error))]) from None
 
     @property
     def counters(self) -> Counters:
@@ -138,16 +143,16 @@ class Shoal(BaseClient[Receipt]):
     arguments and sends nothing.
     """
 
-    def flush(self, timeout: float = 5.0) -> int:
+    def flush(self, timeout: float | None = 5.0) -> int:
         """Send at once and wait up to `timeout` seconds; return how many events are not delivered.
 
-        Of the events accepted before the call: those still waiting, which stay buffered, and those
+        None waits for ever. Of the events accepted before the call: those still waiting, which stay buffered, and those
         given up since the last flush. A file of an earlier process in the spool that was not read to its
         end counts as one more.
         """
         return self._transport.flush(timeout)
 
-    def close(self, timeout: float = 5.0) -> int:
+    def close(self, timeout: float | None = 5.0) -> int:
         """Flush, then end the background thread; return how many events were not delivered: see flush.
 
         Those in the spool stay there for who starts next; those in memory are given up: counted as

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from shoal_sdk.arguments import wait_s
 from shoal_sdk.counters import Counters, Refusal
 from shoal_sdk.entry import Entry
 from shoal_sdk.marks import Marks
@@ -190,7 +191,7 @@ class Outbox:
         with self._lock:
             if not entry.settled and not self._ended:
                 self._wake(True)
-                timeout_s = 0.0 if self._must_not_wait() else timeout_s
+                timeout_s = 0.0 if self._must_not_wait() else wait_s(timeout_s)
                 self._changed.wait_for(lambda: entry.settled or self._ended, timeout_s)
             return entry.delivered
 

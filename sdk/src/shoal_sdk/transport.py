@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from shoal_sdk.arguments import wait_s
 from shoal_sdk.counters import Refusal
 from shoal_sdk.entry import Entry
 from shoal_sdk.options import Options
@@ -96,9 +97,9 @@ class Transport:
         self._writer.unwatch_room(tell)
         self.outbox.unwatch_room(tell)
 
-    def flush(self, timeout_s: float) -> int:
+    def flush(self, timeout_s: float | None) -> int:
         """Send at once and wait: see Shoal.flush."""
-        return self._await_settled(timeout_s) + self.outbox.take_failures()
+        return self._await_settled(wait_s(timeout_s)) + self.outbox.take_failures()
 
     def _await_settled(self, timeout_s: float) -> int:
         deadline_s = time.monotonic() + timeout_s
@@ -108,8 +109,9 @@ class Transport:
             self._deliver_here(max(0.0, deadline_s - time.monotonic()))
         return self.outbox.await_settled(max(0.0, deadline_s - time.monotonic()))
 
-    def close(self, timeout_s: float) -> int:
+    def close(self, timeout_s: float | None) -> int:
         """Flush, end, give up what is left in memory: see Shoal.close."""
+        timeout_s = wait_s(timeout_s)
         deadline_s = time.monotonic() + timeout_s
         self._writer.wait(timeout_s)
         if not self.outbox.close():
