@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -280,3 +284,61 @@ def test_what_start_says_is_said_without_its_lock(tmp_path: Path) -> None:
         logging.getLogger("shoal_sdk").removeHandler(handler)
     assert free == [True]
     client.close(0.0)
+
+
+def test_a_signal_handler_may_track_at_any_moment() -> None:
+    """After whichever byte code it interrupts: nothing is lost, nothing wedges, the sender is woken."""
+    for moment in range(1000):
+        box, wakes = outbox()
+        taken: list[Entry] = []
+        first, second = entry(), entry()
+        countdown = moment
+
+        def trace(frame: FrameType, what: str, _: object) -> Any:
+            nonlocal countdown
+            if not frame.f_code.co_filename.endswith(("outbox.py", "marks.py")):
+                return None
+            frame.f_trace_opcodes = True
+            if what == "opcode":
+                countdown -= 1
+                if countdown == -1:
+                    sys.settrace(None)
+                    assert box.offer(second) is None  # noqa: B023  # It is called in this round only.
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            box.offer(first)
+            woken = len(wakes)
+            taken += box.take()
+        finally:
+            sys.settrace(before)
+        if countdown >= 0:
+            break
+        taken += box.take()
+        assert woken
+        assert set(taken) == {first, second} and len(taken) == 2
+        box.settle(taken, delivered=True)
+        assert box.waiting == 0
+        assert box.flush(0.0) == 0
+    assert 50 < moment < 999
+
+
+def test_a_file_without_a_whole_event_does_not_keep_a_flush_waiting(tmp_path: Path) -> None:
+    """There is nothing in it to be settled, so the flush is woken when it was read."""
+    before = Spool(tmp_path, max_bytes=1 << 20, fsync=False)
+    assert before.append(entry(10))
+    before.forget()
+    path = next(tmp_path.glob("*.log"))
+    os.truncate(path, path.stat().st_size - 1)
+    box, wakes = outbox()
+    box.use(Spool(tmp_path, max_bytes=1 << 20, fsync=False))
+    flusher = threading.Thread(target=box.flush, args=(100.0,), daemon=True)
+    flusher.start()
+    while not wakes:
+        threading.Event().wait(0.001)
+    assert box.take() == []
+    flusher.join(20)
+    assert not flusher.is_alive()
+    box.abandon()

@@ -131,7 +131,9 @@ class BaseClient(Events[Sent]):
 class Shoal(BaseClient[Receipt]):
     """Sends tracking events of one application to the topic `<prefix>.events`, in the background.
 
-    Safe from any thread, and in forked children, which begin with nothing of their parent's. Wrong
+    Safe from any thread, and in forked children, which begin with nothing of their parent's. A signal
+    handler may track events, and delivers them, but the counters may be off by what it interrupted; let
+    it neither flush nor close, but have the program do so. Wrong
     arguments are a ValueError; anything else that goes wrong drops the event, counts it and calls
     `on_drop`, or with `strict=True` raises BufferFull or ClientClosed. Between acceptance and delivery
     at most `max_events` events and `max_bytes` bytes are held in memory. With `on_full="wait"` a call
@@ -146,9 +148,9 @@ class Shoal(BaseClient[Receipt]):
     def flush(self, timeout: float | None = 5.0) -> int:
         """Send at once and wait up to `timeout` seconds; return how many events are not delivered.
 
-        None waits for ever. Of the events accepted before the call: those still waiting, which stay buffered, and those
-        given up since the last flush. A file of an earlier process in the spool that was not read to its
-        end counts as one more.
+        None waits for ever. Of the events accepted before the call: those still waiting, which stay
+        buffered, and those given up since the last flush. A file of an earlier process in the spool that
+        was not read to its end counts as one more.
         """
         return self._transport.flush(timeout)
 

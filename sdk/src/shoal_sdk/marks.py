@@ -10,7 +10,11 @@ from collections import deque
 
 
 class Marks:
-    """How many events of each mark wait, on disk unread ones included. For one thread at a time."""
+    """How many events of each mark wait, on disk unread ones included. For one thread at a time.
+
+    A signal handler that interrupts that thread to count as well may lose a count. So what is not
+    there is removed without an error, for the sender must go on.
+    """
 
     def __init__(self) -> None:
         self.unread = 0
@@ -37,9 +41,8 @@ class Marks:
 
     def remove(self, mark: int) -> None:
         """Count an event of this mark as waiting no longer."""
-        # Tolerant: a signal handler that raised may have kept the event from being counted.
         left = self._waiting.pop(mark, 1) - 1
-        if left:
+        if left > 0:
             self._waiting[mark] = left
 
     def up_to(self, mark: int) -> int:
@@ -66,9 +69,11 @@ class Marks:
         self.remove(self._remove_unread(0))
 
     def _remove_unread(self, at: int) -> int:
+        self.unread = max(0, self.unread - 1)
+        if not self._unread_runs:
+            return 0
         run = self._unread_runs[at]
         run[1] -= 1
-        if not run[1]:
+        if run[1] <= 0:
             del self._unread_runs[at]
-        self.unread -= 1
         return run[0]

@@ -43,8 +43,8 @@ class Outbox:
         # Reentrant: a signal handler or finaliser that tracks an event may interrupt a caller in here.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        # Held while an event is written to disk, so that the other lock is not: who only asks or waits,
-        # event loops above all, never waits for a disk. Taken before the other one, never after it.
+        # Held while an event is written to disk, and taken before the other lock, never after it: who
+        # only asks or waits, event loops above all, never waits for a disk.
         self._append_lock = threading.RLock()
         self._queue: deque[Entry] = deque()
         # Everything in memory that is not settled, in order; the queue is its unsent part.
@@ -57,7 +57,7 @@ class Outbox:
         self._left_on_disk = False
         self._taker: int | None = None
         self._attended = True
-        self._urged = False
+        self._woken = self._urged = False
         self._closed = False
         self._ended = False
         self._accepted = 0
@@ -110,9 +110,8 @@ class Outbox:
         self._taker = threading.get_ident()
         while True:
             with self._lock:
-                self._urged = False
-                # What is queued is younger than what is on disk and must not be in its way, or both
-                # would wait.
+                self._woken = self._urged = False
+                # What is queued is younger than what is on disk: were it in its way, both would wait.
                 events = self.max_events - (len(self._held) - len(self._queue))
                 size = self.max_bytes - (self._held_bytes - self._queue_bytes)
             if self._spool is not None and self._spool.has_unread:
@@ -125,10 +124,11 @@ class Outbox:
             with self._lock:
                 # Looked at again: the disk may have taken an event since, and then failed the next.
                 if self._spool is None or not self._spool.has_unread:
-                    taken = list(self._queue)
-                    self._queue.clear()
+                    # Swapped, not cleared: what a finaliser appends meanwhile is in one of them.
+                    taken = self._queue
+                    self._queue = deque()
                     self._queue_bytes = 0
-                    return taken
+                    return list(taken)
 
     def attended(self, yes: bool) -> None:
         """Say whether there is a thread that takes; while there is none, nobody waits."""
@@ -172,7 +172,7 @@ class Outbox:
         with self._lock:
             mark = self._marks.next()
             self._wake(True)
-            while (left := self._unread_files + self._marks.up_to(mark)) and (
+            while (left := self.undelivered - self.waiting + self._marks.up_to(mark)) and (
                 rest := deadline - time.monotonic()
             ) > 0:
                 if self._ended:
@@ -274,7 +274,7 @@ class Outbox:
     @property
     def undelivered(self) -> int:
         """Events waiting; a file of an earlier process that was not read to its end counts as one more."""
-        return self.waiting + self._unread_files
+        return self.waiting + (0 if self._spool is None else self._spool.leftovers)
 
     @property
     def counters(self) -> Counters:
@@ -341,7 +341,8 @@ class Outbox:
         """Return whether the sender has to be woken for an event just accepted, and urgently; None if not."""
         urge = not self._urged and self._is_half_full()
         self._urged |= urge
-        return urge if urge or len(self._queue) + self._marks.unread == 1 else None
+        woken, self._woken = self._woken, True
+        return urge if urge or not woken else None
 
     def _hold(self, entry: Entry) -> None:
         self._held[entry] = None
@@ -378,12 +379,8 @@ class Outbox:
     def _is_half_full(self) -> bool:
         return self.waiting * 2 >= self.max_events or self._held_bytes * 2 >= self.max_bytes
 
-    @property
-    def _unread_files(self) -> int:
-        return 0 if self._spool is None else self._spool.leftovers
-
     def _settle(self, entry: Entry, delivered: bool) -> None:
-        del self._held[entry]
+        self._held.pop(entry, None)
         self._held_bytes -= entry.cost_bytes
         self._marks.remove(entry.mark)
         entry.settled = True
