@@ -8,10 +8,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from shoal_sdk import AsyncShoal, BufferFull, Counters, Drop, Money, Shoal
+from shoal_sdk.counters import Refusal
+from shoal_sdk.entry import Entry
+from shoal_sdk.segment import Segment
+from shoal_sdk.writer import Tell
 
 pytestmark = pytest.mark.kafka
 
@@ -164,3 +169,158 @@ def test_several_loops_may_share_a_client(kafka: str, prefix: str, orders_in: Or
     assert asyncio.run(client.close(20)) == 0
     expected = Counter((f"c{loop}", str(number)) for loop in range(4) for number in range(50))
     assert Counter(orders_in(kafka, prefix)) == expected
+
+
+def written_orders(spool: Path) -> list[int]:
+    """Return how many bytes each event has that waits in a spool."""
+    found: list[Entry] = []
+    for path in sorted(spool.glob("*/*.log")):
+        segment = Segment.adopt(path)
+        found += segment.read(1000, 1 << 30)
+        segment.close()
+    return [len(entry.value) for entry in found]
+
+
+def test_calls_made_outside_a_loop_are_spooled_once(tmp_path: Path) -> None:
+    """As `asyncio.run(client.purchased(...))` makes them: the call is older than the loop."""
+    client = AsyncShoal(NOBODY, app="shop", spool=tmp_path)
+    for number in range(3):
+        assert asyncio.run(client.purchased("c1", order_id=str(number), amount=EUR)).accepted
+    assert client.counters == Counters(3, 0, 0, 0, spooled=3)
+    assert asyncio.run(client.close(0.0)) == 3
+    sizes = written_orders(tmp_path)
+    assert len(sizes) == 3 and all(sizes)
+
+
+async def test_without_a_thread_for_the_disk_events_are_spooled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call writes itself, and what could not be handed over is not written later as well."""
+    client = AsyncShoal(NOBODY, app="shop", spool=tmp_path)
+    await client.identify("c1", {})
+    client._transport._writer = client._transport._make_writer()
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "shoal-sdk-spool":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert (await client.identify("c1", {})).accepted
+    assert (await client.identify("c1", {})).accepted
+    assert client.counters == Counters(3, 0, 0, 0, spooled=3)
+    assert await client.close(0.0) == 3
+    assert len(written_orders(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("on_full", ["drop", "wait"])
+async def test_what_waits_for_the_disk_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_full: Literal["drop", "wait"]
+) -> None:
+    """A disk slower than the loop fills no memory: the newest are dropped, counted and told, or wait."""
+    may_write = threading.Event()
+    write = Segment.append
+
+    def slowly(self: Segment, record: bytes, entry: Entry, *, fsync: bool) -> None:
+        assert may_write.wait(20)
+        write(self, record, entry, fsync=fsync)
+
+    monkeypatch.setattr(Segment, "append", slowly)
+    drops: list[Drop] = []
+    client = AsyncShoal(
+        NOBODY, app="shop", spool=tmp_path, max_events=3, on_full=on_full, on_drop=drops.append
+    )
+    calls = [asyncio.ensure_future(client.identify("c1", {"n": number})) for number in range(10)]
+    await asyncio.sleep(0)
+    assert len(client._transport._writer._queue) <= 3
+    may_write.set()
+    receipts = await asyncio.gather(*calls)
+    accepted = [receipt.accepted for receipt in receipts]
+    assert accepted == ([True] * 3 + [False] * 7 if on_full == "drop" else [True] * 10)
+    assert client.counters.dropped == len(drops) == accepted.count(False)
+    await client.close(0.0)
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+async def test_who_gives_up_waiting_for_room_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spooled: bool
+) -> None:
+    """A service that tries with a timeout while Kafka is away does so for hours."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Segment, "append", fail)
+    client = AsyncShoal(NOBODY, app="shop", max_events=1, on_full="wait", spool=tmp_path if spooled else None)
+    await client.identify("c1", {})
+    for _ in range(5):
+        waiting = asyncio.create_task(client.identify("c1", {}))
+        while not client._transport.outbox._room_watchers:  # noqa: ASYNC110  # As above.
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not client._transport.outbox._room_watchers
+    await client.close(0.0)
+
+
+async def test_who_gives_up_while_the_disk_is_slow_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes when nobody asks any more, and asks to be told of room; so does who waits behind."""
+    may_answer = threading.Event()
+    client = AsyncShoal(NOBODY, app="shop", max_events=1, on_full="wait", spool=tmp_path)
+    outbox, writer = client._transport.outbox, client._transport._writer
+    offer = writer._offer
+
+    def slowly(entry: Entry, tell: Tell | None) -> Refusal | None:
+        assert may_answer.wait(20)
+        return offer(entry, tell)
+
+    monkeypatch.setattr(writer, "_offer", slowly)
+    monkeypatch.setattr(client._transport.outbox, "_accept", lambda entry: Refusal.FULL)
+    monkeypatch.setattr(client._transport.outbox, "_has_room", lambda cost_bytes: False)
+    calls = [asyncio.create_task(client.identify("c1", {})) for _ in range(2)]
+    while not writer._queue:  # noqa: ASYNC110  # As above.
+        await asyncio.sleep(0.001)
+    calls[0].cancel()
+    while not writer._room_watchers:  # noqa: ASYNC110  # As above.
+        await asyncio.sleep(0.001)
+    calls[1].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert not writer._room_watchers
+    may_answer.set()
+    await asyncio.to_thread(writer.wait, 20)
+    assert not outbox._room_watchers
+    await client.close(0.0)
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it does, counters are read, receipts waited for, room is waited for and a flush times out."""
+    may_write, writing = threading.Event(), threading.Event()
+    write = Segment.append
+
+    def slowly(self: Segment, record: bytes, entry: Entry, *, fsync: bool) -> None:
+        writing.set()
+        assert may_write.wait(20)
+        write(self, record, entry, fsync=fsync)
+
+    client = AsyncShoal(NOBODY, app="shop", spool=tmp_path)
+    receipt = await client.identify("c1", {})
+    monkeypatch.setattr(Segment, "append", slowly)
+    call = asyncio.ensure_future(client.identify("c1", {}))
+    assert await asyncio.to_thread(writing.wait, 20)
+    answers = threading.Thread(target=lambda: (client.counters, client._transport.outbox.flush(0.0)))
+    answers.start()
+    answers.join(10)
+    assert not answers.is_alive()
+    assert (client.counters.dropped, client.waiting) == (0, 2)
+    assert not await receipt.wait(0.01)
+    may_write.set()
+    assert (await call).accepted
+    assert client.counters == Counters(2, 0, 0, 0, spooled=2)
+    await client.close(0.0)

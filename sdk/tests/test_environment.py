@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +129,42 @@ def test_the_readme_has_a_row_for_every_variable() -> None:
     """All of them, no other, each beside its argument."""
     rows = re.findall(r"^\| `([a-z_]+)` \| `(SHOAL_SDK_[A-Z_]+)` \|", README.read_text(), re.MULTILINE)
     assert rows == [(variable.argument, variable.name) for variable in VARIABLES]
+
+
+def test_what_only_the_client_finds_out_is_a_settings_error_too(tmp_path: Path) -> None:
+    """Whoever catches one kind of error at the start sees all of them, under the variable's name."""
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(SettingsError, match="SHOAL_SDK_SPOOL=.*of no use"):
+        Shoal.from_env({**LEAST, "SHOAL_SDK_SPOOL": str(tmp_path / "file")})
+    with pytest.raises(SettingsError, match="SHOAL_SDK_APP=.*bytes of UTF-8"):
+        Shoal.from_env({**LEAST, "SHOAL_SDK_APP": "ä" * 200})
+
+
+@pytest.mark.parametrize("bootstrap", [123, "nonsense", ["a:1", "b"], "a:0", {"a:1": 2}])
+def test_an_address_without_a_port_is_said_at_once(bootstrap: Any) -> None:
+    """And not by an outage that never ends."""
+    with pytest.raises(ValueError, match="bootstrap=.*expected 'host:port'"):
+        Shoal(bootstrap, app="shop", disabled=True)
+
+
+@pytest.mark.parametrize("name", ["linger_s", "sync_timeout_s", "max_events"])
+def test_a_setting_is_finite(name: str) -> None:
+    """No thread can wait for ever and a bit."""
+    with pytest.raises(ValueError, match=f"{name}=inf"):
+        Shoal("a:1", app="shop", disabled=True, **{name: math.inf})
+
+
+async def test_any_timeout_is_taken() -> None:
+    """None, infinite and huge ones are as long as a thread can wait; what is no number waits not at all."""
+    with Shoal("127.0.0.1:9", app="shop") as client:
+        receipt = client.identify("c1", {})
+        assert not receipt.wait(math.nan)
+        client._transport._refused(next(iter(client._transport.outbox._held)))
+        for timeout in (None, 1e10, math.inf):
+            client.flush(timeout)
+            assert not receipt.wait(timeout)
+    asking = AsyncShoal("127.0.0.1:9", app="shop")
+    waits = [asyncio.ensure_future((await asking.identify("c1", {})).wait(each)) for each in (1e10, math.inf)]
+    await asyncio.sleep(0)
+    await asking.close(0.0)
+    assert await asyncio.gather(*waits) == [False, False]

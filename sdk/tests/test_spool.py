@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from shoal_sdk.counters import Counters
 from shoal_sdk.entry import Entry
-from shoal_sdk.outbox import Counters, Outbox
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.segment import READ_BYTES
 from shoal_sdk.spool import NAMES_INHERITED_MAX, Spool
 

@@ -6,6 +6,7 @@ Every function raises a ValueError that names the field, its value and the way o
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -141,9 +142,16 @@ def occurred_at_ms(value: object) -> int:
 
 
 def at_least(field: str, value: object, least: int) -> None:
-    """Raise unless a setting is a number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+    """Raise unless a setting is a number of at least `least`, and no infinite one."""
+    wrong = isinstance(value, bool) or not isinstance(value, (int, float))
+    if wrong or not least <= value < math.inf:  # type: ignore[operator]  # It is a number if not wrong.
         raise ValueError(f"{field}={shown(value)}: expected a number of at least {least}")
+
+
+def wait_s(timeout: float | None) -> float:
+    """Return for how long to wait: None and more than a thread can wait are that, NaN is not at all."""
+    longest = threading.TIMEOUT_MAX / 2
+    return longest if timeout is None else min(max(0.0, timeout), longest)
 
 
 def paid(field: str, value: object) -> Money:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Union
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from shoal_sdk.client import BaseClient
+from shoal_sdk.counters import Refusal
 from shoal_sdk.encoding import EventType
 from shoal_sdk.entry import Entry
-from shoal_sdk.outbox import Refusal
 from shoal_sdk.receipts import AsyncReceipt
+from shoal_sdk.writer import Offered, Tell
 
-Offered = Union[Refusal, None, "asyncio.Future[Refusal | None]"]
-"""What became of an event, or will."""
+_Client = TypeVar("_Client", bound="AsyncShoal")
 
 
 class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
@@ -26,19 +27,20 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
     `await client.purchased(...)` gives the receipt once the event is accepted: with `on_full="wait"`
     when there is room, with `sync=True` when Kafka has it or the timeout is over. `await receipt`
     waits for delivery. The event is on its way from the call on, awaited or not, unless the client
-    waits for room. With a spool the disk is written by a thread of its own. Any event loop may use
-    it, several at once too.
+    waits for room. With a spool the disk is written by a thread of its own, for which as many events
+    and bytes may wait as are held in memory; when there are more, there is no room. Any event loop may
+    use it, several at once too.
     """
 
-    async def flush(self, timeout: float = 5.0) -> int:  # The same arguments as Shoal.flush.
+    async def flush(self, timeout: float | None = 5.0) -> int:  # The same arguments as Shoal.flush.
         """Send at once and wait up to `timeout` seconds; return how many events are not delivered."""
         return await asyncio.to_thread(self._transport.flush, timeout)
 
-    async def close(self, timeout: float = 5.0) -> int:  # The same arguments as Shoal.close.
+    async def close(self, timeout: float | None = 5.0) -> int:  # The same arguments as Shoal.close.
         """Flush, then end the background thread; return how many events are undelivered: see Shoal.close."""
         return await asyncio.to_thread(self._transport.close, timeout)
 
-    async def __aenter__(self) -> AsyncShoal:
+    async def __aenter__(self: _Client) -> _Client:
         return self
 
     async def __aexit__(
@@ -53,7 +55,7 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
             return self._unsent(entry)
         if self._options.on_full == "wait":
             return self._wait_and_tell(entry)
-        return self._tell(entry, self._offer(entry))
+        return self._tell(entry, self._transport.submit(entry))
 
     async def _unsent(self, entry: Entry) -> AsyncReceipt:
         return AsyncReceipt(entry.event_id, self._transport.outbox, None)
@@ -63,22 +65,11 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
 
     async def _tell(self, entry: Entry, offered: Offered) -> AsyncReceipt:
         outbox = self._transport.outbox
-        accepted = self._check(await offered if isinstance(offered, asyncio.Future) else offered)
+        accepted = self._check(await _answer(offered))
         receipt = AsyncReceipt(entry.event_id, outbox, entry if accepted else None)
         if self._options.sync:
             await receipt.wait(self._options.sync_timeout_s)
         return receipt
-
-    def _offer(self, entry: Entry, tell: Callable[[], None] | None = None) -> Offered:
-        """Offer an event now, or in the thread that may wait for the disk."""
-        offer = partial(self._transport.offer, entry, tell=tell)
-        if self._options.spool is not None:
-            # The pool takes nothing any more once the client is closed or the interpreter ends.
-            with contextlib.suppress(RuntimeError):
-                written = self._transport.writer.submit(offer)
-                # Shielded: who no longer waits for the answer has still made the call.
-                return asyncio.shield(asyncio.wrap_future(written))
-        return offer()
 
     async def _offer_in_turn(self, entry: Entry) -> Refusal | None:
         """Offer an event until there is room; in each loop one waits for that, the others for their turn."""
@@ -86,15 +77,35 @@ class AsyncShoal(BaseClient[Coroutine[Any, Any, AsyncReceipt]]):
         async with self._turns.setdefault(loop, asyncio.Lock()):
             while True:
                 room = asyncio.Event()
-                offered = self._offer(entry, tell=partial(_set_soon, loop, room))
-                refusal = await offered if isinstance(offered, asyncio.Future) else offered
-                if refusal is not Refusal.FULL:
-                    return refusal
-                await room.wait()
+                tell = partial(_set_soon, loop, room)
+                offered = self._transport.submit(entry, tell)
+                try:
+                    refusal = await _answer(offered)
+                    if refusal is not Refusal.FULL:
+                        return refusal
+                    await room.wait()
+                finally:
+                    self._forget_room(offered, tell)
+
+    def _forget_room(self, offered: Offered, tell: Tell) -> None:
+        """Have nobody told of room who was told or waits no longer: a caller may give up and come again."""
+        if isinstance(offered, Future):
+            # Only the answer to an offer that is still made would have it told.
+            offered.add_done_callback(lambda _: self._transport.outbox.unwatch_room(tell))
+        else:
+            self._transport.unwatch_room(tell)
 
     @cached_property
     def _turns(self) -> WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]:
         return WeakKeyDictionary()
+
+
+async def _answer(offered: Offered) -> Refusal | None:
+    """Wait for what becomes of an event, in the loop that asks; the call may be older than the loop."""
+    if isinstance(offered, Future):
+        # Shielded: who no longer waits for the answer has still made the call.
+        return await asyncio.shield(asyncio.wrap_future(offered))
+    return offered
 
 
 def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

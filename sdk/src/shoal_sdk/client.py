@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from shoal_sdk.counters import Counters, Refusal
 from shoal_sdk.encoding import EventType, encode, schema_of
 from shoal_sdk.entry import Entry
-from shoal_sdk.environment import arguments_in
-from shoal_sdk.errors import BufferFull, ClientClosed
+from shoal_sdk.environment import arguments_in, in_variables
+from shoal_sdk.errors import BufferFull, ClientClosed, SettingsError
 from shoal_sdk.events import Events, Sent
 from shoal_sdk.options import OnFull, Options
-from shoal_sdk.outbox import Counters, Outbox, Refusal
+from shoal_sdk.outbox import Outbox
 from shoal_sdk.receipts import Drop, Receipt
 from shoal_sdk.security import Security
 from shoal_sdk.transport import Transport
@@ -83,7 +84,12 @@ class BaseClient(Events[Sent]):
         Raises SettingsError with every problem at once: values out of bounds, what is missing, and
         names nobody reads, with the name probably meant. No message shows a secret.
         """
-        return cls(**arguments_in(env), on_drop=on_drop)
+        arguments = arguments_in(env)
+        try:
+            return cls(**arguments, on_drop=on_drop)
+        except ValueError as error:
+            # What only the whole client can find out: a folder of no use, an id of too many bytes.
+            raise SettingsError([in_variables(str(error))]) from None
 
     @property
     def counters(self) -> Counters:
@@ -125,7 +131,9 @@ class BaseClient(Events[Sent]):
 class Shoal(BaseClient[Receipt]):
     """Sends tracking events of one application to the topic `<prefix>.events`, in the background.
 
-    Safe from any thread, and in forked children, which begin with nothing of their parent's. Wrong
+    Safe from any thread, and in forked children, which begin with nothing of their parent's. A signal
+    handler may track events, and delivers them, but the counters may be off by what it interrupted; let
+    it neither flush nor close, but have the program do so. Wrong
     arguments are a ValueError; anything else that goes wrong drops the event, counts it and calls
     `on_drop`, or with `strict=True` raises BufferFull or ClientClosed. Between acceptance and delivery
     at most `max_events` events and `max_bytes` bytes are held in memory. With `on_full="wait"` a call
@@ -137,20 +145,21 @@ class Shoal(BaseClient[Receipt]):
     arguments and sends nothing.
     """
 
-    def flush(self, timeout: float = 5.0) -> int:
+    def flush(self, timeout: float | None = 5.0) -> int:
         """Send at once and wait up to `timeout` seconds; return how many events are not delivered.
 
-        Of the events accepted before the call: those still waiting, which stay buffered, and those
-        given up since the last flush.
+        None waits for ever. Of the events accepted before the call: those still waiting, which stay
+        buffered, and those given up since the last flush. A file of an earlier process in the spool that
+        was not read to its end counts as one more.
         """
         return self._transport.flush(timeout)
 
-    def close(self, timeout: float = 5.0) -> int:
-        """Flush, then end the background thread; return how many events were not delivered.
+    def close(self, timeout: float | None = 5.0) -> int:
+        """Flush, then end the background thread; return how many events were not delivered: see flush.
 
         Those in the spool stay there for who starts next; those in memory are given up: counted as
         failed, `on_drop` is called for each. A second call does nothing and returns 0. Takes up to a
-        second longer than `timeout`.
+        second longer than `timeout`, and half a second more while a disk hangs.
         """
         return self._transport.close(timeout)
 

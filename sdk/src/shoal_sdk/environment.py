@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from shoal_sdk.errors import SettingsError
-from shoal_sdk.options import PREFIX, OnFull
+from shoal_sdk.options import PREFIX, OnFull, is_address
 from shoal_sdk.security import MECHANISMS, Security
 
 PREFIX_OF_NAMES = "SHOAL_SDK_"
@@ -81,10 +81,8 @@ def _addresses() -> Reader:
 
     def read(text: str) -> list[str]:
         parts = [part.strip() for part in text.split(",")]
-        for part in parts:
-            match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", part)
-            if match is None or not 1 <= int(match[1]) <= 65_535:
-                raise ValueError
+        if not all(map(is_address, parts)):
+            raise ValueError
         return parts
 
     return expected, read
@@ -157,18 +155,18 @@ def arguments_in(env: Mapping[str, str]) -> dict[str, Any]:
         try:
             client["security"] = Security(**security)
         except ValueError as error:
-            problems.append(_in_variables(str(error)))
+            problems.append(in_variables(str(error)))
     if problems:
         raise SettingsError(problems)
     return client
 
 
-def _in_variables(message: str) -> str:
-    """Put the variables' names in place of the arguments' in a complaint of Security."""
+def in_variables(message: str) -> str:
+    """Put the variables' names in place of the arguments' in a complaint about them."""
     for variable in VARIABLES:
         if variable.security:
             message = message.replace(f"security.{variable.argument}", variable.name)
-            message = re.sub(rf"\b{variable.argument}=", f"{variable.name}=", message)
+        message = re.sub(rf"\b{variable.argument}=", f"{variable.name}=", message)
     return message
 
 

@@ -40,6 +40,7 @@ class Options:
     def __post_init__(self) -> None:
         if not self.bootstrap:
             raise ValueError(f"bootstrap={self.bootstrap!r}: empty; pass 'host:port' of a broker")
+        _check_addresses(self.bootstrap)
         arguments.identifier("app", self.app)
         arguments.identifier("prefix", self.prefix)
         if not re.fullmatch(PREFIX, self.prefix):
@@ -63,3 +64,18 @@ class Options:
     def topic(self) -> str:
         """The topic events go to."""
         return f"{self.prefix}.events"
+
+
+def _check_addresses(bootstrap: object) -> None:
+    """Raise unless it is 'host:port', several with commas between, or a sequence of such texts."""
+    parts = bootstrap.split(",") if isinstance(bootstrap, str) else bootstrap
+    if not isinstance(parts, Sequence) or not all(
+        isinstance(part, str) and is_address(part.strip()) for part in parts
+    ):
+        raise ValueError(f"bootstrap={arguments.shown(bootstrap)}: expected 'host:port', or several of those")
+
+
+def is_address(text: str) -> bool:
+    """Return whether this is 'host:port'; an address of IPv6 is in brackets."""
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", text)
+    return match is not None and 1 <= int(match[1]) <= 65_535

@@ -15,37 +15,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
+from shoal_sdk.arguments import wait_s
+from shoal_sdk.counters import Counters, Refusal
 from shoal_sdk.entry import Entry
+from shoal_sdk.marks import Marks
 from shoal_sdk.spool import Spool
 
-
-class Refusal(Enum):
-    """Why an event was not accepted."""
-
-    FULL = "full"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Numbers of events since the client was made, or since its process was forked.
-
-    accepted + replayed - delivered - failed are waiting.
-    """
-
-    accepted: int
-    delivered: int
-    dropped: int
-    """Never accepted."""
-    failed: int
-    """Accepted and given up."""
-    spooled: int = 0
-    """Of those accepted: written to disk before the call returned."""
-    replayed: int = 0
-    """Accepted by an earlier process, and taken over from its spool."""
+APPEND_S_MAX = 0.5
+"""How long a close waits for an event that is being written to a slow disk."""
 
 
 class Outbox:
@@ -65,22 +43,21 @@ class Outbox:
         # Reentrant: a signal handler or finaliser that tracks an event may interrupt a caller in here.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        # Held while an event is written to disk, and taken before the other lock, never after it: who
+        # only asks or waits, event loops above all, never waits for a disk.
+        self._append_lock = threading.RLock()
         self._queue: deque[Entry] = deque()
         # Everything in memory that is not settled, in order; the queue is its unsent part.
         self._held: dict[Entry, None] = {}
         self._held_bytes = 0
         self._queue_bytes = 0
-        # Accepted onto the disk and not read back yet: how many, and how many of each mark in order.
-        self._unread = 0
-        self._unread_marks: deque[list[int]] = deque()
-        # A flush waits for the events accepted before it. Events carry the mark of their time; a
-        # flush starts a new mark and waits until those up to its own are gone. Never more marks
-        # than waiting events and running flushes.
-        self._mark = 0
-        self._waiting_by_mark: dict[int, int] = {}
+        # An event that is being written is counted before: the sender may read it before we come back.
+        self._marks = Marks()
+        self._landing = False
         self._left_on_disk = False
         self._taker: int | None = None
-        self._urged = False
+        self._attended = True
+        self._woken = self._urged = False
         self._closed = False
         self._ended = False
         self._accepted = 0
@@ -91,7 +68,7 @@ class Outbox:
         self._replayed = 0
         self._failed_unreported = 0
         self._watchers: dict[Entry, list[Callable[[], None]]] = {}
-        self._room_watchers: list[Callable[[], None]] = []
+        self._room_watchers: dict[Callable[[], None], None] = {}
 
     def offer(
         self, entry: Entry, *, wait: bool = False, tell: Callable[[], None] | None = None
@@ -107,52 +84,56 @@ class Outbox:
         return refusal
 
     def _offer(self, entry: Entry, wait: bool, tell: Callable[[], None] | None) -> Refusal | None:
-        with self._lock:
-            while not self._closed and not self._accept(entry):
+        cost_bytes = entry.cost_bytes
+        while (refusal := self._accept(entry)) is Refusal.FULL:
+            with self._lock:
+                if self._closed or self._has_room(cost_bytes):
+                    continue
                 if tell is not None:
-                    self._room_watchers.append(tell)
-                    self._wake(True)
-                    return Refusal.FULL
-                if not wait or self._is_taker():
+                    self._room_watchers[tell] = None
+                elif not wait or self._must_not_wait():
                     self._dropped += 1
-                    return Refusal.FULL
+                    return refusal
                 self._wake(True)
+                if tell is not None:
+                    return refusal
                 self._changed.wait()
-            if self._closed:
-                self._dropped += 1
-                return Refusal.CLOSED
-            self._accepted += 1
-            first = len(self._queue) + self._unread == 1
-            urge = not self._urged and self._is_half_full()
-            self._urged |= urge
-        if first or urge:
-            self._wake(urge)
-        return None
+        return refusal
+
+    def count_drop(self) -> None:
+        """Count an event that was refused before it came here."""
+        with self._lock:
+            self._dropped += 1
 
     def take(self) -> list[Entry]:
         """Return the next events in order, as many as memory has room for; counted until settled."""
-        self.attend()
-        with self._lock:
-            self._urged = False
-            # What is queued is younger than what is on disk and must not be in its way, or both would wait.
-            events = self.max_events - (len(self._held) - len(self._queue))
-            size = self.max_bytes - (self._held_bytes - self._queue_bytes)
-        if self._spool is not None and self._spool.has_unread:
-            # Outside the lock: nobody who calls waits for the disk to be read.
-            found = self._spool.read(events, size) if events > 0 and size > 0 else []
-            self._hold_read(found)
-            self._left_on_disk = self._spool.has_unread
-            if found or self._left_on_disk:
-                return found
-        with self._lock:
-            taken = list(self._queue)
-            self._queue.clear()
-            self._queue_bytes = 0
-        return taken
-
-    def attend(self) -> None:
-        """Say that the calling thread is the one that takes."""
         self._taker = threading.get_ident()
+        while True:
+            with self._lock:
+                self._woken = self._urged = False
+                # What is queued is younger than what is on disk: were it in its way, both would wait.
+                events = self.max_events - (len(self._held) - len(self._queue))
+                size = self.max_bytes - (self._held_bytes - self._queue_bytes)
+            if self._spool is not None and self._spool.has_unread:
+                # Outside the lock: nobody who calls waits for the disk to be read.
+                found = self._spool.read(events, size) if events > 0 and size > 0 else []
+                self._hold_read(found)
+                self._left_on_disk = self._spool.has_unread
+                if found or self._left_on_disk:
+                    return found
+            with self._lock:
+                # Looked at again: the disk may have taken an event since, and then failed the next.
+                if self._spool is None or not self._spool.has_unread:
+                    # Swapped, not cleared: what a finaliser appends meanwhile is in one of them.
+                    taken = self._queue
+                    self._queue = deque()
+                    self._queue_bytes = 0
+                    return list(taken)
+
+    def attended(self, yes: bool) -> None:
+        """Say whether there is a thread that takes; while there is none, nobody waits."""
+        self._attended = yes
+        self._taker = None
 
     def use(self, spool: Spool) -> None:
         """From now on accept events onto disk."""
@@ -183,24 +164,34 @@ class Outbox:
         That is those still waiting, and those given up since the last flush returned. Events earlier
         processes left are waited for too; a file of theirs that was not read yet counts as one.
         """
-        deadline = time.monotonic() + (0.0 if self._is_taker() else timeout_s)
+        return self.await_settled(timeout_s) + self.take_failures()
+
+    def await_settled(self, timeout_s: float) -> int:
+        """Wait as `flush` and return how many are still waiting then."""
+        deadline = time.monotonic() + (0.0 if self._must_not_wait() else timeout_s)
         with self._lock:
-            mark = self._mark
-            self._mark += 1
+            mark = self._marks.next()
             self._wake(True)
-            while (left := self._waiting_up_to(mark)) and (rest := deadline - time.monotonic()) > 0:
+            while (left := self.undelivered - self.waiting + self._marks.up_to(mark)) and (
+                rest := deadline - time.monotonic()
+            ) > 0:
                 if self._ended:
                     break
                 self._changed.wait(rest)
+        return left
+
+    def take_failures(self) -> int:
+        """Return how many events were given up since this was last asked."""
+        with self._lock:
             failed, self._failed_unreported = self._failed_unreported, 0
-        return left + failed
+        return failed
 
     def wait_for(self, entry: Entry, timeout_s: float | None) -> bool:
         """Wait until `entry` is settled, or never will be; True if it was delivered."""
         with self._lock:
             if not entry.settled and not self._ended:
                 self._wake(True)
-                timeout_s = 0.0 if self._is_taker() else timeout_s
+                timeout_s = 0.0 if self._must_not_wait() else wait_s(timeout_s)
                 self._changed.wait_for(lambda: entry.settled or self._ended, timeout_s)
             return entry.delivered
 
@@ -220,12 +211,17 @@ class Outbox:
             if left:
                 self._watchers[entry] = left
 
+    def unwatch_room(self, tell: Callable[[], None]) -> None:
+        """Forget a `tell` of `offer`; no error if it was called or forgotten before."""
+        with self._lock:
+            self._room_watchers.pop(tell, None)
+
     def close(self) -> bool:
         """Refuse events from now on and wake who waits for room; False if it was closed before."""
         with self._lock:
             was_closed, self._closed = self._closed, True
             self._changed.notify_all()
-            told = self._room_watchers.copy()
+            told = list(self._room_watchers)
             self._room_watchers.clear()
         _call_all(told)
         return not was_closed
@@ -241,15 +237,26 @@ class Outbox:
             self._changed.notify_all()
             told = [tell for tells in self._watchers.values() for tell in tells]
             self._watchers.clear()
-        if self._spool is not None:
-            self._spool.close()
+        self._close_spool()
         _call_all(told)
         return rest
+
+    def _close_spool(self) -> None:
+        """Close the spool, unless an event is being written: then its files go with the process."""
+        if self._spool is None or not self._append_lock.acquire(timeout=APPEND_S_MAX):
+            return
+        try:
+            # Still landing although we have the lock: we are a signal handler that interrupted it.
+            if not self._landing:
+                self._spool.close()
+        finally:
+            self._append_lock.release()
 
     def forget(self) -> None:
         """In a forked child: this is the parent's; whoever asks here for an event is not kept waiting."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._append_lock = threading.RLock()
         self._closed = self._ended = True
         if self._spool is not None:
             self._spool.forget()
@@ -262,7 +269,12 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Events accepted and not settled."""
-        return len(self._held) + self._unread
+        return len(self._held) + self._marks.unread
+
+    @property
+    def undelivered(self) -> int:
+        """Events waiting; a file of an earlier process that was not read to its end counts as one more."""
+        return self.waiting + (0 if self._spool is None else self._spool.leftovers)
 
     @property
     def counters(self) -> Counters:
@@ -272,23 +284,65 @@ class Outbox:
                 self._accepted, self._delivered, self._dropped, self._failed, self._spooled, self._replayed
             )
 
-    def _accept(self, entry: Entry) -> bool:
-        """Write the event to disk, or queue it in memory; False if there is room in neither."""
-        entry.mark = self._mark
-        if self._spool is not None and not self._queue and self._spool.append(entry):
-            self._spooled += 1
-            self._unread += 1
-            if not self._unread_marks or self._unread_marks[-1][0] != entry.mark:
-                self._unread_marks.append([entry.mark, 0])
-            self._unread_marks[-1][1] += 1
-        elif self._has_room(entry.cost_bytes):
+    def _accept(self, entry: Entry) -> Refusal | None:
+        """Write the event to disk, or queue it in memory; FULL, not counted yet, without room in either."""
+        if self._spool is None or self._closed:
+            return self._accept_in_memory(entry)
+        # One at a time: what comes after an event the disk did not take must find that one in the queue.
+        with self._append_lock:
+            return None if self._accept_on_disk(entry, self._spool) else self._accept_in_memory(entry)
+
+    def _accept_in_memory(self, entry: Entry) -> Refusal | None:
+        with self._lock:
+            if self._closed:
+                self._dropped += 1
+                return Refusal.CLOSED
+            if not self._has_room(entry.cost_bytes):
+                return Refusal.FULL
             self._queue.append(entry)
             self._queue_bytes += entry.cost_bytes
             self._hold(entry)
-        else:
-            return False
-        self._waiting_by_mark[entry.mark] = self._waiting_by_mark.get(entry.mark, 0) + 1
-        return True
+            entry.mark = self._marks.add()
+            self._accepted += 1
+            urge = self._urgency()
+        if urge is not None:
+            self._wake(urge)
+        return None
+
+    def _accept_on_disk(self, entry: Entry, spool: Spool) -> bool:
+        """Write an event to disk; counted while that lasts, and no longer if the disk does not take it."""
+        with self._lock:
+            # Landing although we have the lock: we are a signal handler that interrupted the write.
+            if self._closed or self._queue or self._landing:
+                return False
+            self._landing = True
+            self._accepted += 1
+            self._spooled += 1
+            entry.mark = self._marks.add()
+            self._marks.add_unread(entry.mark)
+        # An exception of a signal handler's leaves open whether it is on disk: it is counted as if it were.
+        appended = True
+        try:
+            appended = spool.append(entry)
+        finally:
+            with self._lock:
+                self._landing = False
+                if not appended:
+                    self._accepted -= 1
+                    self._spooled -= 1
+                    self._marks.remove_last_unread()
+                    self._changed.notify_all()
+                urge = self._urgency() if appended else None
+            if urge is not None:
+                self._wake(urge)
+        return appended
+
+    def _urgency(self) -> bool | None:
+        """Return whether the sender has to be woken for an event just accepted, and urgently; None if not."""
+        urge = not self._urged and self._is_half_full()
+        self._urged |= urge
+        woken, self._woken = self._woken, True
+        return urge if urge or not woken else None
 
     def _hold(self, entry: Entry) -> None:
         self._held[entry] = None
@@ -301,33 +355,23 @@ class Outbox:
             for entry in found:
                 assert entry.place is not None
                 if entry.place[0].ours:
-                    entry.mark = self._next_unread_mark()
+                    entry.mark = self._marks.first_unread()
                 else:
-                    entry.mark = 0  # Older than whatever a flush may wait for.
-                    self._waiting_by_mark[0] = self._waiting_by_mark.get(0, 0) + 1
+                    entry.mark = self._marks.add_old()
                     self._replayed += 1
                 self._hold(entry)
-            if not found:
-                # A flush may have waited for a file that held nothing, and nothing of it will be settled.
-                self._changed.notify_all()
-            if self._unread and not self._spool.has_unread:
+            lost = self._marks.unread - self._landing
+            if lost > 0 and not self._spool.has_unread:
                 # The disk has lost what it took, or does not give it now: we will never read these.
-                self._failed += self._unread
-                self._failed_unreported += self._unread
-                while self._unread:
-                    self._no_longer_waiting(self._next_unread_mark())
-                self._changed.notify_all()
+                self._failed += lost
+                self._failed_unreported += lost
+                for _ in range(lost):
+                    self._marks.remove_first_unread()
+            # A file of an earlier process may be read to its end, with or without an event in it.
+            self._changed.notify_all()
 
-    def _next_unread_mark(self) -> int:
-        run = self._unread_marks[0]
-        run[1] -= 1
-        if not run[1]:
-            self._unread_marks.popleft()
-        self._unread -= 1
-        return run[0]
-
-    def _is_taker(self) -> bool:
-        return threading.get_ident() == self._taker
+    def _must_not_wait(self) -> bool:
+        return not self._attended or threading.get_ident() == self._taker
 
     def _has_room(self, cost: int) -> bool:
         return len(self._held) < self.max_events and self._held_bytes + cost <= self.max_bytes
@@ -335,21 +379,10 @@ class Outbox:
     def _is_half_full(self) -> bool:
         return self.waiting * 2 >= self.max_events or self._held_bytes * 2 >= self.max_bytes
 
-    def _waiting_up_to(self, mark: int) -> int:
-        unread_files = 0 if self._spool is None else self._spool.leftovers
-        return unread_files + sum(count for at, count in self._waiting_by_mark.items() if at <= mark)
-
-    def _no_longer_waiting(self, mark: int) -> None:
-        left = self._waiting_by_mark[mark] - 1
-        if left:
-            self._waiting_by_mark[mark] = left
-        else:
-            del self._waiting_by_mark[mark]
-
     def _settle(self, entry: Entry, delivered: bool) -> None:
-        del self._held[entry]
+        self._held.pop(entry, None)
         self._held_bytes -= entry.cost_bytes
-        self._no_longer_waiting(entry.mark)
+        self._marks.remove(entry.mark)
         entry.settled = True
         entry.delivered = delivered
         entry.value = b""

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
+from shoal_sdk.arguments import wait_s
 from shoal_sdk.entry import Entry
 from shoal_sdk.outbox import Outbox
 
@@ -86,7 +87,7 @@ class AsyncReceipt(_Told):
 
         if self._outbox.watch(entry, tell):
             try:
-                await asyncio.wait_for(settled.wait(), timeout)
+                await asyncio.wait_for(settled.wait(), wait_s(timeout))
             except asyncio.TimeoutError:
                 pass
             finally:

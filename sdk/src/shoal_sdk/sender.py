@@ -57,7 +57,7 @@ class Sender:
         self._away = False
 
     def start(self, outbox: Outbox) -> bool:
-        """Begin to deliver what is in `outbox`; False if the interpreter ends and starts no thread."""
+        """Begin to deliver what is in `outbox`; False if no thread can be started now."""
         thread = threading.Thread(target=self._work, args=(outbox,), name="shoal-sdk", daemon=True)
         try:
             thread.start()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from shoal_sdk.async_client import AsyncShoal
 from shoal_sdk.client import BaseClient, Shoal
+from shoal_sdk.counters import Refusal
 from shoal_sdk.entry import Entry
+from shoal_sdk.events import Sent
 from shoal_sdk.options import Options
-from shoal_sdk.outbox import Outbox, Refusal
-from shoal_sdk.receipts import Drop
+from shoal_sdk.outbox import Outbox
+from shoal_sdk.receipts import AsyncReceipt, Drop, Receipt
 from shoal_sdk.sender import Sender
 from shoal_sdk.testing.events import Event, Events, decode
 from shoal_sdk.testing.matching import fitting, listed, none_fits, too_many
@@ -54,7 +56,7 @@ class _Nowhere(Transport):
         """Take everything accepted as delivered."""
         self.outbox.settle(self.outbox.take(), delivered=True)
 
-    def flush(self, timeout_s: float) -> int:
+    def flush(self, timeout_s: float | None) -> int:
         return super().flush(0.0)
 
     def _make(self) -> tuple[Sender, Outbox]:
@@ -65,7 +67,7 @@ class _Nowhere(Transport):
         self._started = True
 
 
-class Recorder(BaseClient[Any]):
+class Recorder(BaseClient[Sent]):
     """What can be asked of a client that records, and asserted.
 
     It takes what the real client takes, all of it optional, and keeps its events in memory, as Kafka
@@ -148,9 +150,9 @@ class Recorder(BaseClient[Any]):
             raise AssertionError(f"expected nothing; {listed(self.events)}")
 
 
-class RecordingShoal(Recorder, Shoal):
+class RecordingShoal(Recorder[Receipt], Shoal):
     """A Shoal that delivers nowhere: see Recorder for what it can be asked."""
 
 
-class RecordingAsyncShoal(Recorder, AsyncShoal):
+class RecordingAsyncShoal(Recorder[Coroutine[Any, Any, AsyncReceipt]], AsyncShoal):
     """An AsyncShoal that delivers nowhere; what is recorded is asked without awaiting."""
