@@ -286,6 +286,10 @@ def test_what_start_says_is_said_without_its_lock(tmp_path: Path) -> None:
     client.close(0.0)
 
 
+# Python 3.12 does not tell of single byte codes when that is asked for within the frame.
+STEP = "line" if sys.version_info[:2] == (3, 12) else "opcode"
+
+
 def test_a_signal_handler_may_track_at_any_moment() -> None:
     """After whichever byte code it interrupts: nothing is lost, nothing wedges, the sender is woken."""
     for moment in range(1000):
@@ -299,7 +303,7 @@ def test_a_signal_handler_may_track_at_any_moment() -> None:
             if not frame.f_code.co_filename.endswith(("outbox.py", "marks.py")):
                 return None
             frame.f_trace_opcodes = True
-            if what == "opcode":
+            if what == STEP:
                 countdown -= 1
                 if countdown == -1:
                     sys.settrace(None)
@@ -322,7 +326,8 @@ def test_a_signal_handler_may_track_at_any_moment() -> None:
         box.settle(taken, delivered=True)
         assert box.waiting == 0
         assert box.flush(0.0) == 0
-    assert 50 < moment < 999
+    # It must have interrupted all of both calls, and have come to their end.
+    assert (30 if STEP == "line" else 50) < moment < 999
 
 
 def test_a_file_without_a_whole_event_does_not_keep_a_flush_waiting(tmp_path: Path) -> None:
