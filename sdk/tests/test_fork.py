@@ -196,7 +196,9 @@ def gunicorn(kafka: str, prefix: str, tmp_path: Path) -> Iterator[tuple[int, Cal
         "SHOAL_SDK_PREFIX": prefix,
     }
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "3", "--no-control-socket"]
-    command += ["--worker-tmp-dir", str(tmp_path), "--bind", f"127.0.0.1:{port}", "shop:app"]
+    command += ["--worker-tmp-dir", str(tmp_path), "--bind", f"127.0.0.1:{port}"]
+    # A worker told to stop while it boots misses that, and idles until gunicorn's patience (30 s) is over.
+    command += ["--graceful-timeout", "15", "shop:app"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log)
 
