@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from streams.customers.facts import Int64s
-from streams.segments.measures import BOUND, MISSING, Count, Measure, Sum
+from streams.segments.measures import BOUND, MISSING, Count, OfInstant, OverWindow, Sum
 from streams.segments.tree import Extreme
-from streams.segments.view import EVER_MS, FAR_MS, View, Window
+from streams.segments.view import FAR_MS, View, Window
 
 
 class Mean:
@@ -35,8 +35,6 @@ class Mean:
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Any entry that leaves can move a mean either way."""
         window = self.count.window
-        if window.length_ms == EVER_MS:
-            return view.never()
         return view.span(window.series).time_at(view.first_in(window), window.length_ms)
 
 
@@ -79,17 +77,14 @@ class Listed:
         return _Entries(view, self.window)
 
 
-class Outermost:
+class Outermost(OverWindow):
     """The largest or the smallest value in a window; MISSING without entries."""
 
     optional = True
 
     def __init__(self, window: Window, listed: Listed, *, largest: bool) -> None:
-        self.window, self._listed, self._largest = window, listed, largest
-
-    def windows(self) -> Iterable[Window]:
-        """Return the window."""
-        return (self.window,)
+        super().__init__(window)
+        self._listed, self._largest = listed, largest
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in the unit of the values."""
@@ -122,17 +117,12 @@ class Outermost:
         return due
 
 
-class Varied:
+class Varied(OverWindow):
     """How many different values a series has in a window."""
 
-    optional = False
-
     def __init__(self, window: Window, listed: Listed) -> None:
-        self.window, self._listed = window, listed
-
-    def windows(self) -> Iterable[Window]:
-        """Return the window."""
-        return (self.window,)
+        super().__init__(window)
+        self._listed = listed
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0."""
@@ -192,17 +182,8 @@ class HappenedAt:
         return view.never()
 
 
-class AgeOfDeclared:
+class AgeOfDeclared(OfInstant):
     """Elapsed ms since an instant somebody declared; MISSING until it comes, and without one."""
-
-    optional = True
-
-    def __init__(self, of: Measure) -> None:
-        self._of = of
-
-    def windows(self) -> Iterable[Window]:
-        """Return the windows of the instant."""
-        return self._of.windows()
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in ms."""
@@ -216,17 +197,8 @@ class AgeOfDeclared:
         return np.where(at != MISSING, due, FAR_MS)
 
 
-class Remaining:
+class Remaining(OfInstant):
     """Ms until an instant; MISSING once it has come, and without one."""
-
-    optional = True
-
-    def __init__(self, of: Measure) -> None:
-        self._of = of
-
-    def windows(self) -> Iterable[Window]:
-        """Return the windows of the instant."""
-        return self._of.windows()
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in ms, above 0."""

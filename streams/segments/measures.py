@@ -42,8 +42,8 @@ class Measure(Protocol):
         ...
 
 
-class Count:
-    """How many entries of a series lie in a window."""
+class OverWindow:
+    """What is measured over one window of one series."""
 
     optional = False
 
@@ -54,6 +54,10 @@ class Count:
         """Return its window."""
         return (self.window,)
 
+
+class Count(OverWindow):
+    """How many entries of a series lie in a window."""
+
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0."""
         count: Int64s = view.span(self.window.series).end - view.first_in(self.window)
@@ -63,24 +67,17 @@ class Count:
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Time alone only lowers a count: it falls below k when the k-th newest entry leaves."""
-        if self.window.length_ms == EVER_MS:
-            return view.never()
         span = view.span(self.window.series)
         # With a floor of 0 or less the index is the run's end or beyond, where nothing leaves.
         return span.time_at(span.end - floor, self.window.length_ms)
 
 
-class Sum:
+class Sum(OverWindow):
     """The sum of a series' values over a window; with `rising`, no value is negative."""
 
-    optional = False
-
     def __init__(self, window: Window, *, rising: bool = True) -> None:
-        self.window, self._rising = window, rising
-
-    def windows(self) -> Iterable[Window]:
-        """Return its window."""
-        return (self.window,)
+        super().__init__(window)
+        self._rising = rising
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0, in the unit of the values."""
@@ -93,6 +90,7 @@ class Sum:
         """Time alone only lowers a sum of positive values: the prefix sums say which entry does it."""
         span = view.span(self.window.series)
         if self.window.length_ms == EVER_MS:
+            # It would come out of the search as well, EVER_MS after an entry.
             return view.never()
         if not self._rising:
             # Values of either sign move the sum either way: any entry that leaves may matter.
@@ -164,8 +162,8 @@ class PaidAt:
         return view.never()
 
 
-class Age:
-    """Elapsed ms since an instant that is a measure; 0 for one in the future."""
+class OfInstant:
+    """What is measured from an instant, itself a measure, to now; MISSING where that is."""
 
     optional = True
 
@@ -175,6 +173,10 @@ class Age:
     def windows(self) -> Iterable[Window]:
         """Return the windows of the instant."""
         return self._of.windows()
+
+
+class Age(OfInstant):
+    """Elapsed ms since an instant; 0 for one in the future."""
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in ms, MISSING without an instant."""

@@ -17,7 +17,7 @@ FAR_MS = 1 << 60
 that two of them can be added in int64; a real instant is always earlier."""
 
 EVER_MS = FAR_MS
-"""The length of a window that holds everything and that nothing leaves."""
+"""The length of a window that holds everything: what leaves it does so FAR_MS or later, which is never."""
 
 ORDERS, REFUNDS = "orders", "refunds"
 """The two runs of facts every table has; all others are named by the key of their series.
