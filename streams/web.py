@@ -15,8 +15,7 @@ from streams import readings
 from streams.app import ShoalApp, owner_url
 from streams.customer_card import as_json, card_of, partition_of
 from streams.kafka.broker_clock import BrokerClock
-from streams.segments.definition import Definition
-from streams.segments.evaluate import Evaluator
+from streams.segments.versions import Versions
 from streams.steps.engine import PartitionEngine
 from web_address import WebAddress, said
 
@@ -28,15 +27,14 @@ class Worker:
     """What the answers are made from; `partitions` is how many `events` has."""
 
     app: ShoalApp
-    definition: Definition
-    evaluator: Evaluator
+    versions: Versions
     clock: Clock
     partitions: int
     broker: BrokerClock | None = None
 
     def exposition(self) -> bytes:
         """Return the counts and gauges of this worker."""
-        gauges = readings.readings(self.app, self.definition, self.clock, self.broker)
+        gauges = readings.readings(self.app, self.versions.newest.definition, self.clock, self.broker)
         return self.app.owner.progress.metrics.exposition(gauges)
 
     def problems_of_life(self) -> list[str]:
@@ -74,7 +72,7 @@ class Web(WebAddress[Worker]):
             return self._elsewhere(worker, number, customer_id, "redirected" in request.query)
         if not partition.running or not isinstance(partition.engine, PartitionEngine):
             return said(503, f"partition {number} is {partition.state}")
-        card = card_of(partition.engine, worker.evaluator, customer_id)
+        card = card_of(partition.engine, customer_id)
         if card is None:
             return said(404, f"nothing is known of customer {customer_id!r}")
         return web.json_response(as_json(card))

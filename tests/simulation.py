@@ -17,7 +17,9 @@ from schemas.memberships import decode_membership
 from streams.kafka.seam import Chunk, DeadLetter, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.steps.engine import Bounds, PartitionEngine
+from streams.segments.versions import Versions
+from streams.steps.engine import PartitionEngine
+from streams.steps.room import Bounds
 
 APPENDED_MS = 4_000_000_000_000
 """When a record was appended unless a test says: after everything a replay may contain."""
@@ -48,6 +50,8 @@ class SimulatedPartition:
     memberships: dict[bytes, bytes] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
+    versions: Versions | None = None
+    """What may become of the definition; None: nothing."""
 
     def __post_init__(self) -> None:
         self.evaluator = Evaluator(self.definition)
@@ -81,6 +85,7 @@ class SimulatedPartition:
             mode=self.mode,
             wall=FrozenClock(0),
             bounds=self.bounds,
+            versions=self.versions,
         )
         for key, value in self.changelog.items():
             engine.restore_row(key, value)
@@ -127,6 +132,18 @@ class SimulatedPartition:
                 self.crash()
                 continue
             self.commit()
+
+    def convert(self, crash: Callable[[], bool] = lambda: False, slices: int = 1 << 30) -> None:
+        """Convert up to so many slices; `crash` is asked before every commit."""
+        while self.engine.converting and slices > 0:
+            if self.engine.convert():
+                slices -= 1
+            elif not crash():
+                self.commit()
+                continue
+            if crash():
+                self.crash()
+        self.commit()
 
     def values(self) -> dict[str, dict[str, str]]:
         """Customer to dimension to value, as a new subscriber of memberships sees it."""

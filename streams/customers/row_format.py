@@ -49,6 +49,7 @@ HEAD = np.dtype(
         ("folded_orders", "<i8"),
         ("folded_paid_minor", "<i8"),
         ("folded_refunds_minor", "<i8"),
+        ("evaluated_by", "<u4"),
     ]
 )
 

@@ -67,6 +67,16 @@ class CustomerTable(CustomerState):
         self.conflicts = 0
         self.facts_applied = 0
 
+    def relayout(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+        """See CustomerState; rows are written in the new layout. Only while nothing waits to be taken."""
+        assert not self._dirty_count, "rows marked dirty were bounded in the old layout"
+        super().relayout(dimensions, values)
+        self._format = RowFormat(dimensions, values)
+
+    def ordering(self) -> UInt64s:
+        """Return uint64[count]: a number per customer, the same after any restart, and seldom that of two."""
+        return self.slots.hashed(self._hashes)
+
     def apply(self, facts: Facts, rows: Int64s, slots: Int64s, fold_line_ms: Int64s) -> UInt8s:
         """Apply facts as if one at a time in order; return a Result per row.
 

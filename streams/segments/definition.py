@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streams.segments.currencies import Rates
 from streams.segments.grid import Grid
@@ -34,6 +34,7 @@ class Definition:
     """One version of what Shoal computes. Built by loading.load(), which checks every constant."""
 
     version: int
+    """Given when it is applied; until then what the file says."""
     rates: Rates
     window_ms: int
     """The trailing window of F and M."""
@@ -56,12 +57,15 @@ class Definition:
         """How far back facts decide anything: the window of F and M, or a silence and what follows it."""
         return max(self.window_ms, self.lifecycle.recent_ms + self.lifecycle.churned_ms)
 
+    def numbered(self, version: int) -> Definition:
+        """Return the same content as another version."""
+        return replace(self, version=version)
+
     @property
     def hash(self) -> str:
-        """The SHA-256, in hex, of the content: equal however the file is laid out or commented."""
+        """The SHA-256, in hex, of the content, its number aside: equal however the file is laid out."""
         lifecycle = self.lifecycle
         content = {
-            "version": self.version,
             "reporting_currency": self.reporting_currency,
             "rates": {code: str(rate) for code, rate in self.rates.declared.items()},
             "window_ms": self.window_ms,

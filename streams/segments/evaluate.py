@@ -46,11 +46,13 @@ class Evaluator:
     """A definition, compiled: its nodes are built once and share windows, values and deadlines."""
 
     dimensions: tuple[str, ...] = ("rfm", "lifecycle")
+    kinds: tuple[str, ...] = ("exclusive", "exclusive")
+    values: tuple[tuple[str, ...], ...]
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._rfm = scores.build(definition)
-        self.values: tuple[tuple[str, ...], ...] = (self._rfm.values, lifecycle.VALUES)
+        self.values = (self._rfm.values, lifecycle.VALUES)
         self._choices = (self._rfm.segment, lifecycle.build(definition.lifecycle, self._rfm))
         self._plan = Plan(window for choice in self._choices for window in choice.windows())
 

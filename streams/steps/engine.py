@@ -6,24 +6,26 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from clock import Clock
-from errors import DefinitionMismatch, InvalidField, StateCorrupt, TopicMismatch
+from errors import InvalidField, StateCorrupt, TopicMismatch
 from streams.customers.facts import Int64s
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.customers.rows import Restorer
-from streams.customers.table import CustomerTable
+from streams.customers.table import CustomerTable, Result
 from streams.kafka.seam import Chunk, DeadLetter, Row, Tally, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
+from streams.segments.versions import Versions
 from streams.steps import counting
+from streams.steps.conversion import Conversion
+from streams.steps.converting import Converting
 from streams.steps.intake import Mode, dead_letter, read_chunk
 from streams.steps.plan import Piece, next_piece
-from streams.steps.room import Room, smaller
-from streams.steps.rounds import Rounds
+from streams.steps.room import Bounds, Room, smaller
+from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import sweep_ticks
 from streams.steps.work import Work, dead_letter_bytes
 from streams.steps.writing import ChangeWriter
@@ -35,24 +37,13 @@ PARTITION_ROW_BYTES_MAX = 1_024
 """A partition row and its key; some 400 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one transaction holds at most.
-
-    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
-    fits (less than 150 KB), and so does what one chunk holds of dead letters.
-    """
-
-    rows_max: int = 5_000
-    bytes_max: int = 8 << 20
-
-
-class PartitionEngine:
+class PartitionEngine(Converting):
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
 
     Any error leaves the state undefined: the owner drops it and restores. `app` names the
-    pipeline in change ids; `mode` says whose clock drives deadlines (DESIGN: event time with
-    a replayer's Ticks, or append time and then the wall clock).
+    pipeline in change ids; `definition`, compiled as `evaluator`, is the only one unless `versions`
+    are given, of which the newest is to be in force; `mode` says whose clock drives deadlines
+    (DESIGN: event time with a replayer's Ticks, or append time and then the wall clock).
     """
 
     def __init__(
@@ -66,14 +57,14 @@ class PartitionEngine:
         wall: Clock,
         bounds: Bounds | None = None,
         new_fact_key: Callable[[], bytes] = lambda: os.urandom(16),
+        versions: Versions | None = None,
     ) -> None:
-        self.partition, self.definition, self.mode = partition, definition, mode
+        assert evaluator.definition is definition, "one is the other, compiled"
+        self.partition, self.mode = partition, mode
         self.bounds = bounds or Bounds()
-        self._app, self._evaluator, self._new_fact_key = app, evaluator, new_fact_key
-        self._writer = ChangeWriter(app, partition, definition, evaluator, wall)
+        self._app, self._new_fact_key = app, new_fact_key
         self._wall = wall
-        self._definition_hash = definition.hash
-        self._keep_ms = definition.longest_window_ms + FOLD_MARGIN_MS
+        self._conversion = Conversion(versions or Versions(only=evaluator))
         self.counts: Counter[str] = Counter()
         self._nanoseconds: Counter[str] = Counter()
         self.begin_restore()
@@ -82,6 +73,8 @@ class PartitionEngine:
 
     def begin_restore(self) -> None:
         """Forget everything; rows follow."""
+        self._conversion.reset()
+        self._use(self._conversion.evaluator)
         self._use_table(self._new_fact_key())
         # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
         # rewritten by every transaction and so comes among the last.
@@ -92,7 +85,7 @@ class PartitionEngine:
         self._applied = self._taken = 0
         self._events = 0
         self._tally = Tally()
-        self._writer.clear()
+        self._converted = False
         self._dead_letters: list[DeadLetter] = []
         self._dead_bytes = 0
         self._aside: dict[int, str] = {}
@@ -101,11 +94,21 @@ class PartitionEngine:
         """Take one changelog row, oldest first."""
         self._restoring[key] = value
 
+    def _use(self, evaluator: Evaluator) -> None:
+        """Evaluate and write by another definition from now on. Only while nothing is pending."""
+        self._evaluator, self.definition = evaluator, evaluator.definition
+        self._definition_hash = evaluator.definition.hash
+        self._keep_ms = evaluator.definition.longest_window_ms + FOLD_MARGIN_MS
+        self._writer = ChangeWriter(self._app, self.partition, self.definition, evaluator, self._wall)
+
     def _use_table(self, fact_key: bytes) -> None:
         self._fact_key = fact_key
         self.table = CustomerTable(
             fact_key=fact_key, dimensions=self._evaluator.dimensions, values=self._evaluator.values
         )
+        self._measure()
+
+    def _measure(self) -> None:
         dimensions = len(self._evaluator.dimensions)
         self._room = Room(self.table, self.definition, app=self._app, dimensions=dimensions)
 
@@ -113,8 +116,8 @@ class PartitionEngine:
         """Build the state; return the partition row's source offset, None when there is no row.
 
         Raises StateCorrupt for customers without a partition row, TopicMismatch when the
-        partition count is not the one the state was built with, DefinitionMismatch when
-        another definition built it.
+        partition count is not the one the state was built with, DefinitionBehind or
+        DefinitionMismatch when a definition built it that is not known here.
         """
         rows, self._restoring = self._restoring, {}
         self.partitions = partitions
@@ -132,20 +135,17 @@ class PartitionEngine:
                 f"partition {self.partition}: events has {partitions} partitions, the state was built with"
                 f" {row.partitions}; a new count needs a rebuild under a new prefix"
             )
-        mine = (self.definition.version, self._definition_hash)
-        if (row.definition_version, row.definition_hash) != mine:
-            raise DefinitionMismatch(
-                f"partition {self.partition}: built by definition {row.definition_version}"
-                f" ({row.definition_hash[:12]}), this worker holds {mine[0]} ({mine[1][:12]});"
-                " start it with that segments.yaml, or under a new prefix"
-            )
+        self._use(self._conversion.stored(row, f"partition {self.partition}"))
         self.clock_ms, self.seq, self.epoch = row.clock_ms, row.seq, row.epoch
         self.fold_line_ms = row.fold_line_ms
         self._use_table(row.fact_key)
         restorer = Restorer(self.table)
         for key, value in rows.items():
             restorer.add(key, value)
-        restorer.finish()
+        restorer.finish(mixed=row.converting is not None)
+        self._conversion.restored(row, self.table)
+        self._use(self._conversion.evaluator)
+        self._measure()
         self._applied = self._taken = row.source_offset
         return row.source_offset
 
@@ -247,6 +247,7 @@ class PartitionEngine:
         too_old = strangers[work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers]]
         if len(too_old):
             counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
+            self._refuse_before(int(work.fold_line_ms[too_old].max()))
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         due_slots = self._due(int(tick_ms[-1])) if len(tick_ms) else np.empty(0, np.int64)
@@ -266,10 +267,14 @@ class PartitionEngine:
         """The first customers by id that fit, and whether these are all: an order no restart can change."""
         ids = self.table.slots.ids_of(due_slots)
         due_slots = due_slots[np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)]
-        taken = np.cumsum(self._room.sweep_bytes(due_slots, work))
-        fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
-        room = max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count))
+        room = self._fitting(due_slots, work)
         return due_slots[:room], len(due_slots) <= room
+
+    def _fitting(self, slots: Int64s, work: Work) -> int:
+        """How many of the first of some customers can be evaluated once within this transaction."""
+        taken = np.cumsum(self._room.sweep_bytes(slots, work))
+        fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
+        return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(slots)))
 
     def _run(
         self,
@@ -280,6 +285,7 @@ class PartitionEngine:
         tick_of_row: Int64s,
         *,
         moves_clock: bool,
+        converts: bool = False,
     ) -> None:
         """Run rounds, number the changes, move the clock: not before the last customer of a cut sweep."""
         rounds = Rounds(
@@ -294,8 +300,11 @@ class PartitionEngine:
             due_slots=due_slots,
             tick_ms=tick_ms,
             clock_ms=self.clock_ms,
+            converts=converts,
         )
         moves = rounds.run()
+        if any(code % RESULTS == Result.TOO_OLD for code in rounds.results):
+            self._refuse_before(int(work.fold_line_ms[rows].max()))
         if len(tick_ms) and moves_clock:
             self.clock_ms = max(self.clock_ms, int(tick_ms[-1]))
             self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
@@ -339,7 +348,7 @@ class PartitionEngine:
 
     def has_pending(self) -> bool:
         """Whether anything, if only the offset, moved since the last `take`."""
-        return self._applied != self._taken or self.table.dirty_count > 0
+        return self._applied != self._taken or self.table.dirty_count > 0 or self._converted
 
     def take(self) -> Transaction:
         """Return everything applied since the last `take` and clear it."""
@@ -352,7 +361,7 @@ class PartitionEngine:
             self._applied, rows, changes, memberships, self._dead_letters, self._events, self._tally
         )
         self._dead_letters, self._dead_bytes, self._events, self._taken = [], 0, 0, self._applied
-        self._tally = Tally()
+        self._tally, self._converted = Tally(), False
         return transaction
 
     def _row(self) -> PartitionRow:
@@ -365,8 +374,9 @@ class PartitionEngine:
             definition_version=self.definition.version,
             definition_hash=self._definition_hash,
             fold_line_ms=self.fold_line_ms,
-            complete_since={"orders": 0, "refunds": 0},
+            complete_since=dict.fromkeys(("orders", "refunds"), self._conversion.complete_since_ms),
             fact_key=self._fact_key,
+            converting=self._conversion.row(),
         )
 
     def _spend(self, stage: str, began_ns: int) -> None:

@@ -30,12 +30,14 @@ class Cause(IntEnum):
     LATE_PURCHASE = 4
     REFUND = 5
     LATE_REFUND = 6
+    RULE_CHANGED = 7
+    """Not an event: the values stored are those of an earlier definition, whatever else happened."""
 
 
-LABELS = ("time_elapsed", "event", "event", "late_event", "late_event", "refund", "refund")
+LABELS = ("time_elapsed", "event", "event", "late_event", "late_event", "refund", "refund", "rule_changed")
 """What a change says of each Cause, by its number."""
 
-LATE = (False, False, False, True, True, False, True)
+LATE = (False, False, False, True, True, False, True, True)
 """Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 

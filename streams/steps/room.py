@@ -8,6 +8,8 @@ for every instant at which one of its facts reaches the end of a span the defini
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from streams.customers.columns import FACT
@@ -34,6 +36,18 @@ ESCAPED = 6
 
 ACCOUNT_BYTES_MAX = 256
 EVENT_ID_BYTES_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one transaction holds at most.
+
+    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
+    fits (less than 150 KB), and so does what one chunk holds of dead letters.
+    """
+
+    rows_max: int = 5_000
+    bytes_max: int = 8 << 20
 
 
 def spans_of(definition: Definition) -> tuple[int, ...]:

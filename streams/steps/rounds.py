@@ -66,7 +66,9 @@ class Rounds:
     `rows` are indices into `facts` in log order; `slots`, `tick_of_row` (0..k, where k
     means "after the last tick") and `fold_line_ms` run parallel to them. `due_slots` are
     the customers whose deadline may come at one of the ticks; they may overlap `slots`.
-    `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them.
+    `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them. With
+    `converts`, stale customers are evaluated at the first tick whatever their deadline, and whoever
+    is what it was is not written again.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Rounds:
         due_slots: Int64s,
         tick_ms: Int64s,
         clock_ms: int,
+        converts: bool = False,
     ) -> None:
+        self._converts = converts
         self._table, self._evaluator = table, evaluator
         self._facts, self._event_ids = facts, event_ids
         self._tick_ms = tick_ms
@@ -121,11 +125,16 @@ class Rounds:
         # Facts behind the last tick only make their customers pending, once all else is done.
         self._waiting: list[tuple[Int64s, _News]] = []
         self._watched = self._phases.watched
-        self._cause = table.pending_cause[slot]
+        # Whoever was last evaluated by another definition: whatever comes first finds it changed by that.
+        by = table.evaluated_by[slot]
+        stale = (by > 0) & (by != self._evaluator.definition.version)
+        if self._converts:
+            self._due_ms[stale] = self._tick_ms[0]
+        self._cause = np.where(stale, np.uint8(Cause.RULE_CHANGED), table.pending_cause[slot])
         self._latest_ms = table.pending_at_ms[slot]
         self._latest_ms[self._latest_ms == NEVER_MS] = _NO_INSTANT
         self._cause_id: list[bytes] = [b""] * len(slot)
-        for i in np.flatnonzero(self._cause).tolist():
+        for i in np.flatnonzero((self._cause > 0) & ~stale).tolist():
             self._cause_id[i] = table.pending_event_id.get(int(slot[i]), b"")
 
     def run(self) -> Moves | None:
@@ -318,9 +327,10 @@ class Rounds:
         table = self._table
         evaluated = np.flatnonzero(self._evaluated)
         slot = self._slot[evaluated]
+        table.mark_dirty(slot if not self._converts else slot[self._differs(evaluated, slot)])
         table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
         table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
-        table.mark_dirty(slot)
+        table.evaluated_by[slot] = self._evaluator.definition.version
         for i in np.flatnonzero(table.pending_cause[self._slot]).tolist():
             table.pending_event_id.pop(int(self._slot[i]), None)
         for who, news in self._waiting:
@@ -331,6 +341,16 @@ class Rounds:
         table.pending_at_ms[self._slot] = np.where(none, NEVER_MS, self._latest_ms)
         for i in np.flatnonzero(self._cause).tolist():
             table.pending_event_id[int(self._slot[i])] = self._cause_id[i]
+
+    def _differs(self, evaluated: Int64s, slot: Int64s) -> Bools:
+        """Return bool[n]: what the row of a customer says is not what it is."""
+        table = self._table
+        differs: Bools = (table.value[slot] != self._value[evaluated]).any(axis=1)
+        differs |= (table.scores[slot] != self._scores[evaluated]).any(axis=1)
+        differs |= table.due_ms[slot] != self._due_ms[evaluated]
+        # Its pending cause goes with the evaluation.
+        differs |= table.pending_cause[slot] > 0
+        return differs
 
     def _ordered(self) -> Moves | None:
         """Sort by (tick, customer id, dimension): an order that no chunking can influence."""

@@ -30,8 +30,8 @@ class ChangeWriter:
         self._app, self._partition, self._definition, self._wall = app, partition, definition, wall
         self._names, self._values = evaluator.dimensions, evaluator.values
         self._dimensions = [
-            Dimension(name, "exclusive", values)
-            for name, values in zip(self._names, self._values, strict=True)
+            Dimension(name, kind, values)
+            for name, kind, values in zip(self._names, evaluator.kinds, self._values, strict=True)
         ]
         self.clear()
 
@@ -69,7 +69,7 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=moves.account_id,
                 dimension=[self._names[d] for d in dimensions],
-                dimension_kind=["exclusive"] * count,
+                dimension_kind=[self._dimensions[d].kind for d in dimensions],
                 before=self._literals(dimensions, moves.before),
                 after=self._literals(dimensions, moves.after),
                 cause=[LABELS[cause] for cause in moves.cause.tolist()],

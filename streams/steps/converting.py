@@ -1,0 +1,102 @@
+"""The part of a partition's engine that takes on newer versions of the definition, slice by slice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from streams.customers.facts import Int64s
+from streams.customers.table import CustomerTable
+from streams.segments.evaluate import Evaluator
+from streams.steps.conversion import Conversion
+from streams.steps.ticks import Ticks
+from streams.steps.work import Work
+
+
+class Converting(ABC):
+    """What `PartitionEngine` does about versions; the rest of it is declared here and done there."""
+
+    table: CustomerTable
+    clock_ms: int
+    fold_line_ms: int
+    _conversion: Conversion
+    _evaluator: Evaluator
+    _keep_ms: int
+    _converted: bool
+    """Whether the cursor of a conversion, which is in no customer's row, moved since the last take."""
+
+    @abstractmethod
+    def has_pending(self) -> bool:
+        """Whether anything, if only the offset, moved since the last `take`."""
+
+    @abstractmethod
+    def _use(self, evaluator: Evaluator) -> None: ...
+
+    @abstractmethod
+    def _measure(self) -> None: ...
+
+    @abstractmethod
+    def _fitting(self, slots: Int64s, work: Work) -> int: ...
+
+    @abstractmethod
+    def _run(
+        self,
+        work: Work,
+        rows: Int64s,
+        due_slots: Int64s,
+        tick_ms: Int64s,
+        tick_of_row: Int64s,
+        *,
+        moves_clock: bool,
+        converts: bool = False,
+    ) -> None: ...
+
+    @property
+    def converting(self) -> bool:
+        """Whether `convert` has something to do."""
+        return self._conversion.has_work(self.table)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why a newer version is not taken on."""
+        return self._conversion.refusal
+
+    @property
+    def unconverted(self) -> int:
+        """Customers whose values are still those of an earlier version."""
+        return self._conversion.stale_count(self.table)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The definition in force, compiled."""
+        return self._evaluator
+
+    def convert(self) -> bool:
+        """Convert one slice of customers to the newest version, at the clock; False when it must wait."""
+        if self.has_pending():
+            return False
+        conversion = self._conversion
+        if conversion.take_on(self.table, self.clock_ms):
+            self._use(conversion.evaluator)
+            # What was never refused is kept, so a longer look back may reach as far as that.
+            complete_ms = conversion.complete_ms(self.table)
+            self.fold_line_ms = max(complete_ms, self.clock_ms - self._keep_ms)
+            self._measure()
+            self._converted = True
+        at_clock = Ticks(*(np.array([each], np.int64) for each in (0, self.clock_ms, 0)))
+        work = Work.of_ticks(at_clock)
+        slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
+        if len(slots):
+            none = work.slots
+            self._run(work, none, slots, at_clock.time_ms, none, moves_clock=True, converts=True)
+            self._converted = True
+        elif conversion.end(self.table):
+            self._use(conversion.evaluator)
+            self._measure()
+            self._converted = True
+        return True
+
+    def _refuse_before(self, fold_line_ms: int) -> None:
+        conversion = self._conversion
+        conversion.complete_since_ms = max(conversion.complete_since_ms, fold_line_ms)
