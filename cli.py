@@ -18,6 +18,7 @@ import click
 from agents import follow_definitions, hold_name, measure_lag, sweep_deadlines, update_customers
 from clock import SystemClock
 from commands.definitions import apply_command, history_command, plan_command, rollback_command
+from commands.explain import explain_command
 from commands.starting import EXIT_FAILED, File, configured, finished, operator
 from settings import Settings
 from sinks.delivery import Delivery
@@ -39,8 +40,11 @@ from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, check_topics, ensure_to
 from streams.web import Web, Worker
 from web_address import WebAddress
 
+COMMANDS = (plan_command, apply_command, history_command, rollback_command, explain_command)
+"""Those that are declared elsewhere."""
 
-@click.group(commands=(plan_command, apply_command, history_command, rollback_command))
+
+@click.group(commands=COMMANDS)
 def main() -> None:
     """Customer segments that are right now. Settings are SHOAL_ variables of the environment."""
 

@@ -174,6 +174,18 @@ DEFINITION = Metric(
         Label("hash", None, "one per process; the first 12 hex digits"),
     ),
 )
+REFUSED = Metric(
+    "shoal_definition_refused",
+    "gauge",
+    "1 while a partition keeps an earlier version, for the newest needs facts that are not kept.",
+    (PARTITION,),
+)
+UNCONVERTED = Metric(
+    "shoal_unconverted_customers",
+    "gauge",
+    "Customers whose values are still those of an earlier version of the definition.",
+    (PARTITION,),
+)
 CLOCK_OFFSET = Metric(
     "shoal_clock_offset_seconds", "gauge", "The worker's clock less the broker's, when last compared."
 )

@@ -194,13 +194,11 @@ class Partition:
                     chunk = self._chunks.popleft()
                     self._on_room()
                     await self._apply(chunk)
-            if self._closing:
-                return
+            # One slice after each chunk, however many wait: neither holds up the other for long.
             if self.engine.converting:
-                # One slice after each chunk, however many wait: neither holds up the other for long.
                 async with self._at_work:
                     await self._convert()
-            elif not self._chunks:
+            elif not self._chunks and not self._settling():
                 self._arrived.clear()
                 await self._arrived.wait()
 
@@ -312,6 +310,9 @@ class Partition:
 
     def _lives(self) -> bool:
         return self.running
+
+    def _settling(self) -> bool:
+        return self._closing
 
     async def close(self) -> None:
         """Give the partition up."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from streams.customers.facts import NEVER_MS, Int64s, UInt8s
 from streams.segments import lifecycle, scores
+from streams.segments.choices import Choice
 from streams.segments.definition import Definition
 from streams.segments.view import FAR_MS, Plan, Table, View
 
@@ -53,8 +54,19 @@ class Evaluator:
         self.definition = definition
         self._rfm = scores.build(definition)
         self.values = (self._rfm.values, lifecycle.VALUES)
-        self._choices = (self._rfm.segment, lifecycle.build(definition.lifecycle, self._rfm))
+        self._choices: tuple[Choice, ...] = (
+            self._rfm.segment,
+            lifecycle.build(definition.lifecycle, self._rfm),
+        )
         self._plan = Plan(window for choice in self._choices for window in choice.windows())
+
+    def view(self, table: Table, slots: Int64s, now_ms: Int64s) -> View:
+        """Return a sight of these customers in which every node of the definition can be asked."""
+        return View(table, slots, now_ms, self._plan)
+
+    def nodes(self) -> tuple[Choice, ...]:
+        """Return the node of every dimension, in their order."""
+        return self._choices
 
     def evaluate(self, table: Table, slots: Int64s, now_ms: Int64s) -> Outcome:
         """Return what the customers at `slots` (int64[n]) are at `now_ms` (int64[n], one each).
