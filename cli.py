@@ -17,7 +17,13 @@ import click
 
 from agents import follow_definitions, hold_name, measure_lag, sweep_deadlines, update_customers
 from clock import SystemClock
-from commands.definitions import apply_command, history_command, plan_command, rollback_command
+from commands.definitions import (
+    apply_command,
+    calibrate_command,
+    history_command,
+    plan_command,
+    rollback_command,
+)
 from commands.explain import explain_command
 from commands.starting import EXIT_FAILED, File, configured, finished, operator
 from settings import Settings
@@ -40,7 +46,14 @@ from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, check_topics, ensure_to
 from streams.web import Web, Worker
 from web_address import WebAddress
 
-COMMANDS = (plan_command, apply_command, history_command, rollback_command, explain_command)
+COMMANDS = (
+    plan_command,
+    apply_command,
+    history_command,
+    rollback_command,
+    calibrate_command,
+    explain_command,
+)
 """Those that are declared elsewhere."""
 
 

@@ -96,6 +96,10 @@ class FactsMissing(ShoalError):
     """A definition needs facts that are not kept; a rebuild from `events` would bring them."""
 
 
+class TooFewCustomers(ShoalError):
+    """There are not enough customers who bought to propose thresholds."""
+
+
 class SinkError(ShoalError):
     """A sink could not take what it was given; nothing of it counts as delivered."""
 

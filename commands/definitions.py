@@ -1,4 +1,4 @@
-"""`shoal plan`, `apply`, `history` and `rollback`: what is computed, and how that changes."""
+"""`shoal plan`, `apply`, `history`, `rollback`, `calibrate`: what is computed, and how that changes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import click
 
 from clock import SystemClock
 from commands.starting import EXIT_FAILED, configured_with, finished, operator, settings_alone
-from errors import DefinitionMismatch
+from errors import DefinitionMismatch, TooFewCustomers
 from settings import Settings
 from streams import committed
 from streams.applying import Pipeline, apply, make_plan
+from streams.calibrating import figures_of, joined, proposal
 from streams.definitions import read_versions, when
+from streams.kafka.reading import reader
 from streams.kafka.running import configure_logging
 from streams.plan_report import as_json, as_text
 from streams.planning import Plan
 from streams.segments.definition import Definition
-from streams.segments.versions import Version
+from streams.segments.versions import Version, Versions
 from streams.topics import check_topics
 
 _FILE = click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
@@ -89,6 +91,14 @@ def history_command(number: int | None, machine: bool) -> None:
             click.echo(_line(version, rows))
 
 
+@click.command("calibrate")
+def calibrate_command() -> None:
+    """Propose thresholds for the three scores from today's customers, as YAML to put into the file."""
+    settings = settings_alone()
+    configure_logging("WARNING")
+    click.echo(finished(_calibrated(settings)), nl=False)
+
+
 async def _checked(settings: Settings, longest_window_ms: int = 0) -> Pipeline:
     await check_topics(
         settings.kafka,
@@ -126,6 +136,22 @@ async def _rolled_back(settings: Settings, number: int, comment: str, by: str, c
     old = found[0]
     again = Version(1, old.yaml, old.hash, 0, by, comment or f"back to {number}", number)
     await _applied(settings, old.definition(), again, confirmed)
+
+
+async def _calibrated(settings: Settings) -> str:
+    pipeline = await _checked(settings)
+    applied = await read_versions(settings.kafka, settings.prefix)
+    if not applied:
+        raise TooFewCustomers("no definition is applied yet, so there are no customers; start a worker first")
+    versions = Versions(applied)
+    async with reader(settings.kafka) as consumer:
+        parts = [
+            figures_of(
+                await committed.restored(consumer, settings.prefix, number, pipeline.partitions, versions)
+            )
+            for number in range(pipeline.partitions)
+        ]
+    return proposal(joined(parts), versions.newest.definition)
 
 
 async def _history(settings: Settings) -> tuple[list[Version], dict[int, Any]]:
