@@ -22,6 +22,7 @@ from commands.definitions import (
     calibrate_command,
     history_command,
     plan_command,
+    resend_command,
     rollback_command,
 )
 from commands.explain import explain_command
@@ -52,6 +53,7 @@ COMMANDS = (
     history_command,
     rollback_command,
     calibrate_command,
+    resend_command,
     explain_command,
 )
 """Those that are declared elsewhere."""

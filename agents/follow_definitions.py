@@ -41,9 +41,14 @@ class _Follower:
         for version in new:
             self._seen = version.number
             self._take_in(version)
-        if new:
-            for partition in self._app.owner.partitions.values():
-                partition.look_up()
+        resend = self._feed.resend_run_id
+        if resend is not None and resend != self._versions.resend_run_id:
+            self._versions.resend_run_id = resend
+            log.info("all members are sent again, run %s", resend)
+        elif not new:
+            return
+        for partition in self._app.owner.partitions.values():
+            partition.look_up()
 
     def _take_in(self, version: Version) -> None:
         try:

@@ -1,4 +1,4 @@
-"""`shoal plan`, `apply`, `history`, `rollback`, `calibrate`: what is computed, and how that changes."""
+"""`shoal plan`, `apply`, `history`, `rollback`, `calibrate`, `resend`: what is computed, and changing it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from settings import Settings
 from streams import committed
 from streams.applying import Pipeline, apply, make_plan
 from streams.calibrating import figures_of, joined, proposal
-from streams.definitions import read_versions, when
+from streams.definitions import read_versions, request_resend, when
 from streams.kafka.reading import reader
 from streams.kafka.running import configure_logging
 from streams.plan_report import as_json, as_text
@@ -99,6 +99,16 @@ def calibrate_command() -> None:
     click.echo(finished(_calibrated(settings)), nl=False)
 
 
+@click.command("resend")
+@click.option("--by", default="", help="Who asks for it; without it, user and machine.")
+def resend_command(by: str) -> None:
+    """Have running workers send every member again, as reconcile, for a subscriber that lost them."""
+    settings = settings_alone()
+    configure_logging("WARNING")
+    run_id = finished(_resent(settings, by or operator()))
+    click.echo(f"workers send all members again, run {run_id}")
+
+
 async def _checked(settings: Settings, longest_window_ms: int = 0) -> Pipeline:
     await check_topics(
         settings.kafka,
@@ -152,6 +162,11 @@ async def _calibrated(settings: Settings) -> str:
             for number in range(pipeline.partitions)
         ]
     return proposal(joined(parts), versions.newest.definition)
+
+
+async def _resent(settings: Settings, by: str) -> str:
+    await _checked(settings)
+    return await request_resend(settings.kafka, settings.prefix, SystemClock(), by)
 
 
 async def _history(settings: Settings) -> tuple[list[Version], dict[int, Any]]:

@@ -8,8 +8,10 @@ else can have written, and of two who apply at once one is told that the other w
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
+import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -20,7 +22,7 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.errors import KafkaError as ClientError
 
 from clock import Clock
-from errors import ApplyConflict, DefinitionMismatch, KafkaUnavailable
+from errors import ApplyConflict, DefinitionError, DefinitionMismatch, KafkaUnavailable
 from streams import committed
 from streams.kafka import reading
 from streams.segments.definition import Definition
@@ -35,17 +37,26 @@ ATTEMPTS_MAX = 6
 PAUSE_S = 0.1
 POLL_MS = 100
 
+RESEND_KEY = b"resend"
+"""The key of the latest request to send all members again; every other key is a version's number."""
+
 
 async def read_versions(bootstrap: str, prefix: str) -> list[Version]:
     """Return every version that was applied, oldest first. Raises KafkaUnavailable, DefinitionError."""
+    return (await _read(bootstrap, prefix))[0]
+
+
+async def _read(bootstrap: str, prefix: str) -> tuple[list[Version], str | None]:
+    """Return the versions, and the run id of the latest request to resend."""
     topic = topic_name(prefix, DEFINITIONS)
     async with (
         reading.reader(bootstrap) as consumer,
         aclosing(reading.committed_rows(consumer, topic, 0)) as rows,
     ):
         latest = {key: value async for key, value in rows}
-    found = (Version.decode(value) for value in latest.values() if value is not None)
-    return sorted(found, key=lambda version: version.number)
+    found = (Version.decode(v) for key, v in latest.items() if v is not None and key != RESEND_KEY)
+    asked = latest.get(RESEND_KEY)
+    return sorted(found, key=lambda version: version.number), None if asked is None else _run_id(asked)
 
 
 async def publish(bootstrap: str, prefix: str, version: Version, *, base: int) -> Version:
@@ -81,6 +92,28 @@ async def publish(bootstrap: str, prefix: str, version: Version, *, base: int) -
     raise ApplyConflict("others applied at the same time, again and again; look at `shoal history`")
 
 
+async def request_resend(bootstrap: str, prefix: str, clock: Clock, by: str) -> str:
+    """Ask every worker to send all members again; return the run's id. Raises KafkaUnavailable."""
+    run_id = uuid.uuid4().hex
+    content = {"run_id": run_id, "requested_at_ms": clock.now_ms(), "by": by}
+    async with AsyncExitStack() as stack:
+        producer = await _only_writer(bootstrap, prefix, stack)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), producer.transaction():
+                topic, value = topic_name(prefix, DEFINITIONS), json.dumps(content).encode()
+                await producer.send_and_wait(topic, value, key=RESEND_KEY, partition=0)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise KafkaUnavailable(f"asking for members again: {error!r}; ask once more") from error
+    return run_id
+
+
+def _run_id(value: bytes) -> str:
+    try:
+        return str(json.loads(value)["run_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DefinitionError([f"definitions: a request to resend cannot be read: {error!r}"]) from error
+
+
 async def in_force(
     bootstrap: str, prefix: str, partitions: int, clock: Clock, file: tuple[Definition, str], by: str
 ) -> Versions:
@@ -90,7 +123,7 @@ async def in_force(
     state that another definition built; what else `read_versions` and `publish` raise.
     """
     definition, text = file
-    versions = await read_versions(bootstrap, prefix)
+    versions, resend_run_id = await _read(bootstrap, prefix)
     if not versions:
         number = await _number_of_state(bootstrap, prefix, partitions, definition)
         first = Version(number, text, definition.hash, clock.now_ms(), by, "the first worker's own file")
@@ -109,7 +142,9 @@ async def in_force(
             newest.by,
             newest.number,
         )
-    return Versions(versions)
+    known = Versions(versions)
+    known.resend_run_id = resend_run_id
+    return known
 
 
 class DefinitionFeed:
@@ -119,9 +154,14 @@ class DefinitionFeed:
         self._bootstrap, self._topic = bootstrap, topic_name(prefix, DEFINITIONS)
         self._stack = AsyncExitStack()
         self._consumer: AIOKafkaConsumer | None = None
+        self.resend_run_id: str | None = None
+        """The latest request seen."""
 
     async def news(self) -> Sequence[Version]:
-        """Return versions not returned since the connection was made. Raises KafkaUnavailable."""
+        """Return versions not returned since the connection was made; note a request to resend.
+
+        Raises KafkaUnavailable, DefinitionError.
+        """
         where = TopicPartition(self._topic, 0)
         try:
             if self._consumer is None:
@@ -130,7 +170,11 @@ class DefinitionFeed:
             fetched = await self._consumer.getmany(where, timeout_ms=POLL_MS)
         except (ClientError, OSError) as error:
             raise KafkaUnavailable(f"following {self._topic}: {error!r}") from error
-        return [Version.decode(record.value) for record in fetched.get(where, ()) if record.value is not None]
+        records = [record for record in fetched.get(where, ()) if record.value is not None]
+        for record in records:
+            if record.key == RESEND_KEY:
+                self.resend_run_id = _run_id(record.value)
+        return [Version.decode(record.value) for record in records if record.key != RESEND_KEY]
 
     async def _connect(self, where: TopicPartition) -> None:
         opened = await self._stack.enter_async_context(reading.reader(self._bootstrap))

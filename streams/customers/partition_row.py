@@ -26,6 +26,15 @@ class Converting:
 
 
 @dataclass(frozen=True, slots=True)
+class Resent:
+    """The latest request to send all members again, and how far it is."""
+
+    run_id: str
+    cursor: int
+    """Sent are those whose place in CustomerTable.ordering is below it."""
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionRow:
     """The one truth about a partition: restore the rows, then read on from `source_offset`."""
 
@@ -44,6 +53,8 @@ class PartitionRow:
     fact_key: bytes
     converting: Converting | None = field(default=None)
     """None when every customer's values are those of the definition."""
+    resent: Resent | None = field(default=None)
+    """None when there never was such a request."""
 
     def encode(self) -> bytes:
         """Return readable JSON with the version of the format."""
@@ -61,7 +72,10 @@ class PartitionRow:
             content["fact_key"] = bytes.fromhex(content["fact_key"])
             if content.get("converting") is not None:
                 content["converting"] = Converting(**content["converting"])
-            content.setdefault("converting", None)
+            if content.get("resent") is not None:
+                content["resent"] = Resent(**content["resent"])
+            for name in ("converting", "resent"):
+                content.setdefault(name, None)
             return cls(**{each.name: content[each.name] for each in fields(cls)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateCorrupt(f"partition row unreadable: {error!r}") from error

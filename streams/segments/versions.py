@@ -85,6 +85,8 @@ class Versions:
         """Hold `versions`, or the `only` definition of a pipeline without a topic of them."""
         self._records: dict[int, Version] = {}
         self._compiled: dict[int, Evaluator] = {}
+        self.resend_run_id: str | None = None
+        """The latest request to send all members again."""
         if only is not None:
             self._compiled[only.definition.version] = only
         for version in versions:

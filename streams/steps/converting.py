@@ -8,10 +8,14 @@ import numpy as np
 
 from streams.customers.facts import Int64s
 from streams.customers.table import CustomerTable
+from streams.kafka.seam import Tally
 from streams.segments.evaluate import Evaluator
 from streams.steps.conversion import Conversion
+from streams.steps.counting import count_moves
+from streams.steps.resending import Resending, members
 from streams.steps.ticks import Ticks
 from streams.steps.work import Work
+from streams.steps.writing import ChangeWriter
 
 
 class Converting(ABC):
@@ -20,7 +24,12 @@ class Converting(ABC):
     table: CustomerTable
     clock_ms: int
     fold_line_ms: int
+    epoch: int
+    seq: int
     _conversion: Conversion
+    _resending: Resending
+    _writer: ChangeWriter
+    _tally: Tally
     _evaluator: Evaluator
     _keep_ms: int
     _converted: bool
@@ -55,7 +64,7 @@ class Converting(ABC):
     @property
     def converting(self) -> bool:
         """Whether `convert` has something to do."""
-        return self._conversion.has_work(self.table)
+        return self._conversion.has_work(self.table) or self._resending.has_work
 
     @property
     def refusal(self) -> str | None:
@@ -73,9 +82,15 @@ class Converting(ABC):
         return self._evaluator
 
     def convert(self) -> bool:
-        """Convert one slice of customers to the newest version, at the clock; False when it must wait."""
+        """Convert one slice of customers to the newest version, at the clock; False when it must wait.
+
+        When there is none, members that were asked for are sent again, a slice of them.
+        """
         if self.has_pending():
             return False
+        if not self._conversion.has_work(self.table):
+            self._resend()
+            return True
         conversion = self._conversion
         if conversion.take_on(self.table, self.clock_ms):
             self._use(conversion.evaluator)
@@ -96,6 +111,17 @@ class Converting(ABC):
             self._measure()
             self._converted = True
         return True
+
+    def _resend(self) -> None:
+        at_clock = Ticks(*(np.array([each], np.int64) for each in (0, self.clock_ms, 0)))
+        work = Work.of_ticks(at_clock)
+        slots = self._resending.slice(self.table, lambda slots: self._fitting(slots, work))
+        self._converted = True
+        moves = members(self.table, self._evaluator, slots, self.clock_ms)
+        if moves is not None:
+            run_id = self._resending.run_id
+            self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq, run_id=run_id)
+            count_moves(self._tally, moves, self._evaluator.dimensions, live=False, origin="reconcile")
 
     def _refuse_before(self, fold_line_ms: int) -> None:
         conversion = self._conversion

@@ -24,6 +24,7 @@ from streams.steps.conversion import Conversion
 from streams.steps.converting import Converting
 from streams.steps.intake import Mode, dead_letter, read_chunk
 from streams.steps.plan import Piece, next_piece
+from streams.steps.resending import Resending
 from streams.steps.room import Bounds, Room, smaller
 from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import sweep_ticks
@@ -64,7 +65,8 @@ class PartitionEngine(Converting):
         self.bounds = bounds or Bounds()
         self._app, self._new_fact_key = app, new_fact_key
         self._wall = wall
-        self._conversion = Conversion(versions or Versions(only=evaluator))
+        versions = versions or Versions(only=evaluator)
+        self._conversion, self._resending = Conversion(versions), Resending(versions)
         self.counts: Counter[str] = Counter()
         self._nanoseconds: Counter[str] = Counter()
         self.begin_restore()
@@ -74,6 +76,7 @@ class PartitionEngine(Converting):
     def begin_restore(self) -> None:
         """Forget everything; rows follow."""
         self._conversion.reset()
+        self._resending.reset()
         self._use(self._conversion.evaluator)
         self._use_table(self._new_fact_key())
         # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
@@ -144,6 +147,7 @@ class PartitionEngine(Converting):
             restorer.add(key, value)
         restorer.finish(mixed=row.converting is not None)
         self._conversion.restored(row, self.table)
+        self._resending.stored(row.resent)
         self._use(self._conversion.evaluator)
         self._measure()
         self._applied = self._taken = row.source_offset
@@ -377,6 +381,7 @@ class PartitionEngine(Converting):
             complete_since=dict.fromkeys(("orders", "refunds"), self._conversion.complete_since_ms),
             fact_key=self._fact_key,
             converting=self._conversion.row(),
+            resent=self._resending.row(),
         )
 
     def _spend(self, stage: str, began_ns: int) -> None:

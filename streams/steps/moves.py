@@ -32,12 +32,24 @@ class Cause(IntEnum):
     LATE_REFUND = 6
     RULE_CHANGED = 7
     """Not an event: the values stored are those of an earlier definition, whatever else happened."""
+    RESENT = 8
+    """No change at all: what is held already, sent again. Why it came to hold was said then."""
 
 
-LABELS = ("time_elapsed", "event", "event", "late_event", "late_event", "refund", "refund", "rule_changed")
+LABELS = (
+    "time_elapsed",
+    "event",
+    "event",
+    "late_event",
+    "late_event",
+    "refund",
+    "refund",
+    "rule_changed",
+    "unknown",
+)
 """What a change says of each Cause, by its number."""
 
-LATE = (False, False, False, True, True, False, True, True)
+LATE = (False, False, False, True, True, False, True, True, False)
 """Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 

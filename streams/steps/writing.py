@@ -43,12 +43,19 @@ class ChangeWriter:
         self.pending_bytes = 0
         """No less than the changes and memberships take, keys included."""
 
-    def add(self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int) -> int:
-        """Number and encode one piece's moves, in their order; return the last seq given."""
+    def add(
+        self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int, run_id: str | None = None
+    ) -> int:
+        """Number and encode one piece's moves, in their order; return the last seq given.
+
+        With a `run_id` they are members sent again: reconcile, and neither state nor memberships
+        know of it.
+        """
         count = len(moves)
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
-        # Of several changes of one value the last assignment stays, and that is the latest.
-        table.value_seq[moves.slot, moves.dimension] = seq
+        if run_id is None:
+            # Of several changes of one value the last assignment stays, and that is the latest.
+            table.value_seq[moves.slot, moves.dimension] = seq
         slots = moves.slot.tolist()
         ids = table.slots.ids_of(moves.slot)
         dimensions = moves.dimension.tolist()
@@ -59,8 +66,8 @@ class ChangeWriter:
                 partition=self._partition,
                 definition_version=self._definition.version,
                 emitted_at_ms=self._wall.now_ms(),
-                origin="live",
-                run_id=None,
+                origin="live" if run_id is None else "reconcile",
+                run_id=run_id,
                 currency=self._definition.reporting_currency,
                 window_days=self._definition.window_ms // _DAY_MS,
             ),
@@ -87,6 +94,8 @@ class ChangeWriter:
         )
         self._changes.extend(zip(ids, encoded, strict=True))
         self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
+        if run_id is not None:
+            return last_seq + count
         membership = MEMBERSHIP_BYTES + MEMBERSHIP_DIMENSION_BYTES * len(self._names)
         for slot, name, account in zip(slots, ids, moves.account_id, strict=True):
             if slot not in self._changed:

@@ -15,7 +15,7 @@ from clock import FrozenClock
 from errors import ApplyConflict
 from streams.applying import Pipeline as Operated
 from streams.applying import make_plan
-from streams.customers.partition_row import Converting
+from streams.customers.partition_row import Converting, Resent
 from streams.definitions import DefinitionFeed, in_force, publish, read_versions
 from streams.segments.loading import load
 from tests.pipeline.judging import assert_as_undisturbed, undisturbed
@@ -163,6 +163,37 @@ async def test_of_several_who_apply_at_once_one_wins_and_the_others_are_told(
     finally:
         await feed.close()
     assert seen == versions
+
+
+async def test_members_are_sent_again_on_request(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """Once by each partition, by whoever owns it; another worker, later, does not do it again."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    await pipeline.produce(log_of())
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        asked = pipeline.command("resend")
+        assert asked.returncode == 0, asked.stderr
+        run_id = asked.stdout.split()[-1]
+        async with asyncio.timeout(DONE_S_MAX):
+            while [(await pipeline.partition_row(p)).resent for p in range(2)] != [
+                Resent(run_id, 1 << 64)
+            ] * 2:
+                worker.check()
+                await asyncio.sleep(POLL_S)
+        assert worker.end() == 0
+    ends = await pipeline.ends("segment-changes")
+    with pipeline.worker() as worker:
+        await worker.said("Worker ready")
+        assert worker.end() == 0
+    assert await pipeline.ends("segment-changes") == ends
+    for partition in range(2):
+        changes = await pipeline.changes(partition)
+        again = [c for c in changes if c["run_id"] == run_id]
+        assert {(c["origin"], c["change"]) for c in again} == {("reconcile", "entered")}
+        sent = sorted((c["customer_id"], c["dimension"], c["to"]) for c in again)
+        members = _values({0: await pipeline.memberships(partition)})
+        assert sent == sorted((customer, *held) for customer, mine in members.items() for held in mine)
+    assert [v.number for v in await read_versions(kafka, prefix)] == [1]
 
 
 async def test_edits_with_kills_and_live_events_end_as_a_fresh_computation(
