@@ -74,6 +74,13 @@ def held(partition: SimulatedPartition) -> dict[str, dict[str, str]]:
     }
 
 
+def deadlines(partition: SimulatedPartition) -> dict[bytes, int]:
+    """When each customer must next be evaluated."""
+    table = partition.engine.table
+    ids = table.slots.ids_of(np.arange(table.count))
+    return dict(zip(ids, table.due_ms[: table.count].tolist(), strict=True))
+
+
 def computed(partition: SimulatedPartition) -> dict[str, dict[str, str]]:
     """What the definition in force says of every customer, from the facts alone."""
     engine = partition.engine
@@ -112,8 +119,10 @@ def assert_settled(partition: SimulatedPartition) -> None:
     assert held(partition) == expected
     assert partition.values() == {name: values for name, values in expected.items() if values}
     assert assert_chained(partition.changes) == expected
+    before = deadlines(partition)
     partition.crash()
     assert held(partition) == expected and not partition.engine.converting
+    assert deadlines(partition) == before
     row = PartitionRow.decode(partition.changelog[PARTITION_ROW_KEY])
     assert row.converting is None
     assert row.definition_version == partition.engine.definition.version
@@ -294,7 +303,22 @@ def test_a_pending_customer_is_converted_at_the_tick_that_sees_its_facts(small_s
     assert_settled(partition)
 
 
-def test_a_longer_look_back_is_refused_once_facts_were_lost() -> None:
+@pytest.mark.usefixtures("small_slices")
+def test_an_edit_that_only_moves_a_deadline_is_met_at_the_new_one() -> None:
+    """Nobody's value differs yet; after a restart the sooner edge still takes effect when it comes."""
+    partition = partition_of([purchase("a", T0, 6_000), tick(T0 + 20 * DAY)])
+    partition.run(itertools.repeat(50))
+    edit(partition, ("    5: 30d", "    5: 25d"))
+    partition.convert()
+    assert_settled(partition)
+    write(partition, [tick(T0 + 26 * DAY)])
+    partition.run(itertools.repeat(50))
+    last = partition.changes[-1]
+    assert (last["to"], last["effective_at"], last["cause"]) == ("promising", T0 + 25 * DAY, "time_elapsed")
+
+
+@pytest.mark.parametrize("customer", ["c01", "nobody before"])
+def test_a_longer_look_back_is_refused_once_facts_were_lost(customer: str) -> None:
     """An event beyond the old window was turned away: 400 days cannot be computed, and it is said how."""
     long = (("  window: 365d", "  window: 400d"),)
     kept = partition_of(BOUGHT)
@@ -306,7 +330,7 @@ def test_a_longer_look_back_is_refused_once_facts_were_lost() -> None:
 
     partition = partition_of(BOUGHT)
     old = purchase("old", T0 - 330 * DAY)
-    write(partition, [("Purchased", "c01", old[2])])
+    write(partition, [("Purchased", customer, old[2])])
     partition.run(itertools.repeat(50))
     count, rows = len(partition.changes), dict(partition.changelog)
     edit(partition, *long)
