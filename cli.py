@@ -32,7 +32,8 @@ from streams.kafka.worker_name import WorkerName
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import load_path
-from streams.steps.engine import Bounds, PartitionEngine
+from streams.steps.engine import PartitionEngine
+from streams.steps.room import Bounds
 from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, check_topics, ensure_topics, topic_name
 from streams.web import Web, Worker
 from web_address import WebAddress

@@ -18,7 +18,8 @@ from streams.customers.series import Series
 from streams.kafka.seam import Chunk, DeadLetter, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.steps.engine import Bounds, PartitionEngine
+from streams.steps.engine import PartitionEngine
+from streams.steps.room import Bounds
 
 APPENDED_MS = 4_000_000_000_000
 """When a record was appended unless a test says: after everything a replay may contain."""
@@ -111,6 +112,7 @@ class SimulatedPartition:
                 self.changelog[key] = value
         self.changes.extend(decode_change(value) for _, value in transaction.changes)
         for key, value in transaction.memberships:
+            self.memberships.pop(key, None)
             if value is not None:
                 self.memberships[key] = value
         self.dead_letters.extend(transaction.dead_letters)

@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,12 +20,13 @@ from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.series_reading import SeriesReader
 from streams.steps import counting
+from streams.steps.erasing import Erasing
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
 from streams.steps.plan import Piece, next_piece
-from streams.steps.room import Room, smaller
+from streams.steps.room import Bounds, Room, smaller
 from streams.steps.rounds import Rounds
 from streams.steps.ticks import sweep_ticks
-from streams.steps.work import Work, dead_letter_bytes
+from streams.steps.work import ERASED, Work, dead_letter_bytes
 from streams.steps.writing import ChangeWriter
 
 FOLD_MARGIN_MS = 7 * 86_400_000
@@ -36,19 +36,7 @@ PARTITION_ROW_BYTES_MAX = 1_024
 """A partition row and its key, without the names of series; some 400 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one transaction holds at most.
-
-    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
-    fits (less than 220 KB), and so does what one chunk holds of dead letters.
-    """
-
-    rows_max: int = 5_000
-    bytes_max: int = 8 << 20
-
-
-class PartitionEngine:
+class PartitionEngine(Erasing):
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
 
     Any error leaves the state undefined: the owner drops it and restores. `app` names the
@@ -194,6 +182,7 @@ class PartitionEngine:
             keep_ms=self._keep_ms,
             aside=self._aside,
             series=self._series,
+            forgetting=self.table,
         )
         if self.mode == "wall":
             self._tally.age_ms.append(self._wall.now_ms() - work.facts.occurred_at_ms)
@@ -204,10 +193,13 @@ class PartitionEngine:
         """Apply one bounded piece; False when pending work must be taken before there is room."""
         if work.done:
             return True
-        piece = self._next_piece(work, due_slots := self._due(work))
-        if piece is None:
+        if work.erases_next:
+            if not self._erase(work):
+                return False
+        elif (piece := self._next_piece(work, due_slots := self._due(work))) is not None:
+            self._apply(work, piece, due_slots)
+        else:
             return False
-        self._apply(work, piece, due_slots)
         done = work.records_done()
         while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
             self._dead_letters.append(work.dead_letters[work.dead])
@@ -223,13 +215,17 @@ class PartitionEngine:
             self._applied = work.chunk.end_offset
             for offset in [o for o in self._aside if o < self._applied]:
                 del self._aside[offset]
+            if len(work.erasures):
+                # Whoever is erased is in no chunk that is still held either.
+                self.table.forget_chunk()
+                self._room.forget_chunk()
         elif done:
             self._applied = records[done - 1].offset + 1
         return True
 
     def _due(self, work: Work) -> Int64s:
-        """Whose deadline comes by the last tick of the work; looked up once for each piece."""
-        times = work.ticks.time_ms
+        """Whose deadline comes by the last tick before the next erasure; looked up once for each piece."""
+        times = work.ticks.time_ms[: work.tick_limit]
         return self.table.customers_due(int(times[-1])) if work.tick < len(times) else times[:0]
 
     def _next_piece(self, work: Work, due_slots: Int64s) -> Piece | None:
@@ -258,12 +254,14 @@ class PartitionEngine:
         """Run one piece of a chunk: its facts, its ticks, and who of `due_slots` is due at them."""
         rows = np.arange(work.row, piece.row_end)
         known = work.slots[rows] >= 0
-        # Of the strangers, those that are no dead letters are too old: they change nothing, so
-        # they make no customer either.
+        # Of the strangers, those that are no dead letters are erased or too old: they change nothing,
+        # so they make no customer either.
         strangers = rows[~known]
+        if len(erased := strangers[work.slots[strangers] == ERASED]):
+            counting.count_dropped(self._tally, self.counts, work.facts.kind[erased], "erased")
         too_old = strangers[work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers]]
         if len(too_old):
-            counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
+            counting.count_dropped(self._tally, self.counts, work.facts.kind[too_old], "too_old")
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         whole = True

@@ -30,12 +30,25 @@ class Cause(IntEnum):
     LATE_PURCHASE = 4
     REFUND = 5
     LATE_REFUND = 6
+    ERASURE = 9
+    """Never pending: whoever is erased leaves at once."""
 
 
-LABELS = ("time_elapsed", "event", "event", "late_event", "late_event", "refund", "refund")
+LABELS = (
+    "time_elapsed",
+    "event",
+    "event",
+    "late_event",
+    "late_event",
+    "refund",
+    "refund",
+    "unknown",
+    "unknown",
+    "erasure",
+)
 """What a change says of each Cause, by its number."""
 
-LATE = (False, False, False, True, True, False, True)
+LATE = (False, False, False, True, True, False, True, False, False, False)
 """Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 

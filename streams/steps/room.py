@@ -52,6 +52,18 @@ ACCOUNT_BYTES_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one transaction holds at most.
+
+    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
+    fits (less than 220 KB), and so does what one chunk holds of dead letters.
+    """
+
+    rows_max: int = 5_000
+    bytes_max: int = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
 class Spans:
     """How long after a fact anything may change by time alone, in ms, by which facts can do it.
 
@@ -199,6 +211,10 @@ class Room:
         rows_bytes, changes_bytes = self._each(slots, work)
         return rows_bytes + changes_bytes
 
+    def forget_chunk(self) -> None:
+        """Let go of the chunk looked at last."""
+        self._wordy = None
+
     def membership_bytes(self, ids: int, account: int = ACCOUNT_BYTES_MAX) -> int:
         """Return no less than one membership takes, for a customer id of so many bytes."""
         return 2 * ids + account + self._membership_bytes
@@ -333,15 +349,6 @@ def _words_before(work: Work) -> Int64s:
         value = work.chunk.records[int(facts.position[row])].value or b""
         before[row + 1] += ESCAPED * len(value) + CHANGE_NAMES_BYTES
     return before.cumsum()
-
-
-def _entries_of(work: Work, rows: Int64s) -> Int64s:
-    """Return int64[n]: the records that what series keep of each fact takes, beside that of the fact."""
-    entries = work.facts.entries
-    if not len(entries):
-        return np.zeros(len(rows), np.int64)
-    # Each entry is on record, and what all lines of an order said once more.
-    return 2 * (entries.row.searchsorted(rows, "right") - entries.row.searchsorted(rows))
 
 
 def _hits(runs: Runs, slots: Int64s, spans: tuple[int, ...], clock_ms: int, until_ms: int) -> Int64s:

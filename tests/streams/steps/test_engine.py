@@ -14,7 +14,7 @@ from errors import DefinitionMismatch, StateCorrupt, TopicMismatch
 from schemas.memberships import decode_membership
 from streams.kafka.seam import Chunk
 from streams.segments.loading import default_definition
-from streams.steps.engine import Bounds
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition, stable
 from tests.streams.steps.oracle import Oracle
 from tests.streams.steps.streams_of_events import DAY, T0, Entry, random_log
