@@ -112,7 +112,7 @@ class Arena:
         return self.starts[slots], lengths
 
     def empty(self, slots: Int64s) -> None:
-        """Overwrite the blocks of distinct `slots` and give up their rooms: the next rebuild has them back."""
+        """Overwrite the blocks of distinct `slots` and give up their rooms to the next rebuild."""
         places = spans(self.starts[slots], self._room[slots])
         for column in self.columns:
             column[places] = np.zeros((), column.dtype)
