@@ -7,50 +7,26 @@ came and had happened later, by another machine's clock. The marker says up to w
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import Counter
-
 import numpy as np
 
 from streams.customers.erasures import MARKER_BYTES
 from streams.customers.facts import NEVER_MS
 from streams.customers.row_format import KEY_BYTES
-from streams.customers.table import CustomerTable
-from streams.kafka.seam import Tally
-from streams.segments.evaluate import Evaluator
 from streams.steps.counting import count_moves
 from streams.steps.intake import Mode
 from streams.steps.moves import Cause, Moves
 from streams.steps.news import LATE_AFTER_MS
-from streams.steps.room import Bounds, Room
+from streams.steps.partition_state import PartitionState
 from streams.steps.work import ERASED, Work
-from streams.steps.writing import ChangeWriter
 
 PAGES_MIN = 256
 """So many pages become tombstones in one transaction, however large the row is they belong to."""
 
 
-class Erasing(ABC):
-    """What `PartitionEngine` does about erasures; the rest of it is declared here and done there."""
+class Erasing(PartitionState):
+    """What a partition's engine does about erasures."""
 
-    table: CustomerTable
-    bounds: Bounds
-    counts: Counter[str]
-    clock_ms: int
-    epoch: int
-    seq: int
     mode: Mode
-    _evaluator: Evaluator
-    _writer: ChangeWriter
-    _room: Room
-    _tally: Tally
-
-    @abstractmethod
-    def has_pending(self) -> bool:
-        """Whether anything, if only the offset, moved since the last `take`."""
-
-    @abstractmethod
-    def _pending_bytes(self) -> int: ...
 
     def _erase(self, work: Work) -> bool:
         """Do what the next Erased asks; False when pending work must be taken before there is room."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain
@@ -30,8 +30,12 @@ class Cause(IntEnum):
     LATE_PURCHASE = 4
     REFUND = 5
     LATE_REFUND = 6
-    ERASURE = 9
-    """Never pending: whoever is erased leaves at once."""
+    RULE_CHANGED = 7
+    """Not an event: the values stored are those of an earlier definition, whatever else happened."""
+    ERASURE = 8
+    """Comes before all others, and is never pending: whoever is erased leaves at once."""
+    RESENT = 9
+    """No change at all: what is held already, sent again. Why it came to hold was said then."""
 
 
 LABELS = (
@@ -42,13 +46,13 @@ LABELS = (
     "late_event",
     "refund",
     "refund",
-    "unknown",
-    "unknown",
+    "rule_changed",
     "erasure",
+    "unknown",
 )
 """What a change says of each Cause, by its number."""
 
-LATE = (False, False, False, True, True, False, True, False, False, False)
+LATE = (False, False, False, True, True, False, True, True, False, False)
 """Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 
@@ -106,3 +110,13 @@ def concatenate(parts: Sequence[Moves]) -> Moves:
         for name, first in _columns(parts[0])
     }
     return Moves(**columns)
+
+
+def by_customer(parts: Sequence[Moves], ids_of: Callable[[Int64s], list[bytes]]) -> Moves:
+    """Join moves, sorted by (tick, customer id, dimension): an order that no chunking can influence."""
+    moves = concatenate(parts)
+    slots, inverse = np.unique(moves.slot, return_inverse=True)
+    ids = ids_of(slots)
+    rank = np.empty(len(ids), np.int64)
+    rank[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return moves.take(np.lexsort((moves.dimension, rank[inverse], moves.tick)))

@@ -7,6 +7,7 @@ import numpy as np
 from streams.customers.facts import Strings
 from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.row_format import CUSTOMER_ROW, encode_key
+from streams.customers.table import CustomerTable
 from tests.streams.customers.building import (
     Event,
     all_observed,
@@ -29,9 +30,9 @@ def life(customer: str, facts: int = 40) -> list[Event]:
     return [*events, sign_up(customer, 90, f"{customer}-s", plan="pro"), profile(customer, 400, "p", a=1)]
 
 
-def slot_of(customer: str, table: object) -> int:
+def slot_of(customer: str, table: CustomerTable) -> int:
     """The slot a customer has, -1 for none."""
-    return int(table.slots.find(Strings.from_list([customer.encode()]))[0])  # type: ignore[attr-defined]
+    return int(table.slots.find(Strings.from_list([customer.encode()]))[0])
 
 
 def test_rows_of_the_forgotten_are_tombstones_and_the_others_are_as_they_were() -> None:

@@ -111,7 +111,7 @@ def test_nothing_of_the_erased_stays(commits: bool) -> None:
         assert holders(p.engine, text.encode()) == []
     assert holders(p.engine, b"bob"), "the search finds who is there"
     assert p.engine.table.customers == 1
-    assert card_of(p.engine, p.evaluator, NAME) is None
+    assert card_of(p.engine, NAME) is None
 
 
 def test_the_marker_says_when_and_not_who() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streams.segments.definition import Definition
 from streams.segments.loading import default_definition
-from streams.steps.engine import PARTITION_ROW_BYTES_MAX
+from streams.steps.partition_state import PARTITION_ROW_BYTES_MAX
 from streams.steps.room import Bounds, Room
 from tests.simulation import SimulatedPartition
 from tests.streams.segments.custom import defined
