@@ -365,3 +365,17 @@ def test_a_whale_is_erased_within_the_bound_of_a_transaction() -> None:
     assert rows == 1
     assert [change[3] for change in of(p, whale)[-4:]] == ["erasure", "erasure", "event", "event"]
     assert p.engine.table.facts_kept == 1
+
+
+@given(seed=st.integers(0, 10**9), chunk=st.sampled_from((20, 150, 1000)))
+@settings(max_examples=20, phases=PHASES)
+def test_no_transaction_with_erasures_is_larger_than_its_bound(seed: int, chunk: int) -> None:
+    """Tombstones, markers and exits of any log are within the smallest bound there is."""
+    rng = random.Random(seed)
+    log = with_erasures(rng, random_log(rng, 300, customers=40), share=0.3)
+    p = ran(log, chunk, bounds=Bounds(bytes_max=1 << 16))
+    sizes = [
+        sum(len(key) + len(value or b"") for key, value in (*t.rows, *t.changes, *t.memberships))
+        for t in p.transactions
+    ]
+    assert max(sizes) <= 1 << 16
