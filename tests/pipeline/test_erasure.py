@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from schemas.events import encode_event, encode_tick
 from streams.customers.row_format import ERASURE_ROW
 from streams.topics import DAY_MS, topics
 from tests.pipeline.judging import assert_as_undisturbed
-from tests.pipeline.running import DONE_S_MAX, Pipeline, Produced, Worker, home
+from tests.pipeline.running import Pipeline, Produced, Worker, home
 from tests.pipeline.test_web import get, ready
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -42,6 +41,8 @@ HASTE = {
     "file.delete.delay.ms": "0",
 }
 """A day of a real topic in half a second."""
+ROLLS_MAX, POLL_S = 300, 0.2
+"""How often segments are rolled and looked at, at the most, and the pause between."""
 SMALL = {"chunk_records_max": 5, "session_timeout_ms": 2_000}
 """Many transactions, so that a kill often meets one under way."""
 
@@ -121,17 +122,18 @@ def broker(tmp_path: Path) -> Iterator[LocalKafka]:
 
 async def cleaned(pipeline: Pipeline, data: Path, worker: Worker) -> None:
     """Let others' events roll segments until no compacted topic names the erased, or fail."""
-    deadline_s, n = time.monotonic() + DONE_S_MAX, 0
-    texts = (ANN, STREET, ACCOUNT)
-    while held := {text: topics for text in texts if (topics := holding(data, text))}:
-        assert time.monotonic() < deadline_s, held
-        n += 1
+    texts, held = (ANN, STREET, ACCOUNT), {"not": {"looked"}}
+    for n in range(ROLLS_MAX):
+        held = {text: topics for text in texts if (topics := holding(data, text))}
+        if not held:
+            return
         at = T0 + (500 + n) * HOUR_MS
         # In every partition somebody else changes, so that every topic is written to.
         names = [next(f"c{n}-{i}" for i in range(40) if home(f"c{n}-{i}", PARTITIONS) == p) for p in range(2)]
-        others = [event("SignedUp", name, at) for name in names]
-        await pipeline.produce([*others, *ticks(at)])
+        await pipeline.produce([*(event("SignedUp", name, at) for name in names), *ticks(at)])
         await pipeline.wait_until_done(worker)
+        await asyncio.sleep(POLL_S)
+    raise AssertionError(held)
 
 
 async def answers(worker: Worker) -> str:
