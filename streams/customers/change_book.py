@@ -85,6 +85,10 @@ class ChangeBook:
             self._known, self._latest = folded(self._base, changes), changes[-1].order
         return self._known
 
+    def latest_ms(self) -> int:
+        """Return when the latest change happened that is not folded; 0 for none."""
+        return max((change.at_ms for change, _ in self._changes.values()), default=0)
+
     def movements(self, until_ms: int) -> list[Movement]:
         """Return every movement of the customer's MRR up to an instant that is not past the fold line."""
         changes = [change for change in self._in_order() if isinstance(change, PlanChange)]
