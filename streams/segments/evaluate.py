@@ -13,6 +13,7 @@ from streams.customers.series import Series
 from streams.segments import lifecycle, scores
 from streams.segments.choices import Choice
 from streams.segments.compiling import Compiler, Dimension
+from streams.segments.conditions import Condition
 from streams.segments.definition import Definition
 from streams.segments.rules import reads_traits
 from streams.segments.settling import RULE_SUFFIX, Delay
@@ -90,6 +91,8 @@ class Evaluator:
     delays: tuple[Delay, ...]
     """How memberships follow their rules. An Outcome holds what the rules say, for both: what comes of it
     depends on what was held before, and settle() tells."""
+    compiler: Compiler
+    """Where the node of any part of a rule is found."""
     series: tuple[Series, ...]
     """What is kept for the definition beside orders and refunds."""
     reads_traits: bool
@@ -106,7 +109,7 @@ class Evaluator:
         stages = lifecycle.build(definition.lifecycle, rfm, subscriptions)
         core: dict[str, Dimension] = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, VALUES)}
         rules = {segment.key: segment.rule for segment in definition.segments}
-        compiler = Compiler(rfm, subscriptions, core, rules)
+        self.compiler = compiler = Compiler(rfm, subscriptions, core, rules)
         for custom in definition.dimensions:
             compiler.declare(custom.key, [(case.value, case.rule) for case in custom.cases], custom.otherwise)
         names = (*core, *(custom.key for custom in definition.dimensions))
@@ -136,6 +139,17 @@ class Evaluator:
             window for nodes in (self._choices, self.segments) for node in nodes for window in node.windows()
         )
 
+    def view(self, table: Table, slots: Int64s, now_ms: Int64s) -> View:
+        """Return a sight of these customers in which every node of the definition can be asked."""
+        return View(table, slots, now_ms, self._plan)
+
+    def nodes(self) -> tuple[Choice | Condition, ...]:
+        """Return the node of every dimension, in their order: what a segment's is, is a condition.
+
+        The truths of rules, which come last, have none of their own.
+        """
+        return (*self._choices, *self.segments)
+
     def evaluate(self, table: Table, slots: Int64s, now_ms: Int64s) -> Outcome:
         """Return what the customers at `slots` (int64[n]) are at `now_ms` (int64[n], one each).
 
@@ -146,7 +160,7 @@ class Evaluator:
         if not n:
             empty = np.empty(0, np.int64)
             return Outcome(value, triple, empty, empty, empty, empty)
-        view, rfm = View(table, slots, now_ms, self._plan), self._rfm
+        view, rfm = self.view(table, slots, now_ms), self._rfm
         due = view.due(self._choices[0]).copy()
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
