@@ -306,6 +306,22 @@ def test_facts_are_bounded_and_what_is_left_out_is_counted() -> None:
     assert "  - and 4 more" in "\n".join(lines(month))
 
 
+def test_facts_are_the_customers_own() -> None:
+    """Each order with what it is worth, whoever lies before in the table; each stage up to the first."""
+    before = Customer(orders=[Order(T0, 7_000)] * 8)
+    asked = Customer(orders=[Order(T0 + DAY, 1_000), Order(T0 + 2 * DAY, 2_500)])
+    evaluator = Evaluator(defined("segments:\n  s: {when: spend(30d) > 1}\n"))
+    rfm, lifecycle, told = Explainer(evaluator).explain(DescribedTable([before, asked]), 1, T0 + 40 * DAY)
+    assert [fact.text for fact in rfm.clauses[2].facts] == ["order of 25.00 GBP", "order of 10.00 GBP"]
+    assert [(fact.text, fact.counts) for fact in told.clauses[0].facts] == [("order of 25.00 GBP", False)]
+    assert [(clause.text.partition(",")[0], clause.holds) for clause in lifecycle.clauses] == [
+        *((name, False) for name in VALUES[:-1]),
+        ("active", True),
+    ]
+    late = Explainer(evaluator).explain(DescribedTable([before, asked]), 1, T0 + 400 * DAY)[1]
+    assert [clause.holds for clause in late.clauses] == [False, True] and late.value == "churned"
+
+
 def test_clauses_are_bounded_and_what_is_left_out_is_counted() -> None:
     """A rule nobody can read is told up to a bound; its truth is not touched by that."""
     parts = " and ".join(f"(orders({n}d) >= 1 or spend({n}d) > 0)" for n in range(1, 120))
