@@ -23,6 +23,7 @@ from streams.segments.literals import Vocabulary
 from streams.segments.rules import CustomDimension, Segment
 from streams.segments.stages import VALUES
 from streams.segments.view import FAR_MS, Table, View
+from streams.segments.widened import Widened
 
 STEPS_MAX = 64
 """Deadlines of one dimension followed when looking for what comes next; most change nothing that is seen."""
@@ -69,7 +70,8 @@ class Explainer:
     """Asks the nodes of one definition."""
 
     def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
+        # What only an earlier version knew is explained by nothing; the codes of the others are the same.
+        self.evaluator = evaluator = evaluator.inner if isinstance(evaluator, Widened) else evaluator
         self._definition = evaluator.definition
         self._vocabulary = vocabulary_of(self._definition)
         self._worded: dict[str, Worded] = {}

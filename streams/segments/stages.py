@@ -102,7 +102,7 @@ class Stages:
         rfm: Rfm,
         constants: Lifecycle,
     ) -> None:
-        self.plain, self._subscriptions = plain, subscriptions
+        self.plain, self.subscriptions = plain, subscriptions
         self._rfm, self.constants = rfm, constants
 
     def windows(self) -> Iterable[Window]:
@@ -112,7 +112,7 @@ class Stages:
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] codes, indices into VALUES."""
         codes: Int64s = view.value(self.plain)
-        found: Settled = view.value(self._subscriptions)
+        found: Settled = view.value(self.subscriptions)
         if not len(found.places):
             return codes
         codes = codes.copy()
@@ -123,7 +123,7 @@ class Stages:
     def due(self, view: View) -> Int64s:
         """Return the next instant > now at which the stage could differ."""
         due = view.due(self.plain)
-        found: Settled = view.value(self._subscriptions)
+        found: Settled = view.value(self.subscriptions)
         if not len(found.places):
             return due
         rfm = self._rfm
@@ -141,7 +141,7 @@ class Stages:
 
     def situation(self, view: View) -> Situation | None:
         """Return that of the only customer in a view; None for one who is judged by orders alone."""
-        found: Settled = view.value(self._subscriptions)
+        found: Settled = view.value(self.subscriptions)
         return self._situations(view, found)[0] if len(found.places) else None
 
     def _situations(self, view: View, found: Settled) -> list[Situation]:
