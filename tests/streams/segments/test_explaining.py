@@ -438,6 +438,12 @@ def test_a_cooldown_and_a_dwell_before_leaving_say_when_they_are_over() -> None:
     ]
     (coming,) = [each for each in explainer.coming(table, 0, now, held) if each.dimension == "s"]
     assert coming.at_ms == T0 + 9 * DAY
+    held = stored(explainer, now, (-1, T0 - 9 * DAY), (0, T0 + DAY // 2))
+    _, *waiting = explainer.explain(table, 0, now, held)[-1].clauses
+    assert [(clause.holds, clause.until_ms) for clause in waiting] == [
+        (False, T0 + 5 * DAY // 2),
+        (True, None),
+    ]
     now = T0 + 31 * DAY
     held = stored(explainer, now, (0, T0), (-1, T0 + 30 * DAY))
     told = explainer.explain(table, 0, now, held)[-1]
