@@ -238,7 +238,7 @@ def test_with_delays_stages_are_kept_or_begin_afresh(seed: int) -> None:
 @given(seed=st.integers(0, 10**9), delays=st.booleans())
 @settings(max_examples=5, deadline=None, phases=PHASES)
 def test_a_conversion_is_what_its_plan_says_and_keeps_what_is_not_edited(seed: int, delays: bool) -> None:
-    """From one settled state to the next: the moves of the plan, truth in what is edited, the rest waits on."""
+    """From one settled state to the next: the moves of the plan, truth in what is edited, else waiting on."""
     script = Script(seed, delays=delays)
     rng, partition = script.rng, script.quiet
     script.happen(60)
