@@ -176,7 +176,9 @@ class PartitionState:
         if not self.table.count:
             # Of nobody everything is known, what was refused for its age aside.
             since_ms = max(self.complete_since_ms["orders"], self.complete_since_ms["refunds"])
+            erasures = self.table.erasures
             self._use_table(self._fact_key, dict.fromkeys(names, since_ms))
+            self.table.erasures = erasures
         self.complete_since_ms = {name: self.complete_since_ms[name] for name in names}
         self._read_series()
         # What was never refused is kept, so a longer look back may reach as far as that.
