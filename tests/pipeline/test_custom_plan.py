@@ -78,6 +78,15 @@ async def test_a_plan_of_ones_own_segments_is_what_applying_does_and_bad_files_c
             moved += len(emitted)
         assert moved > 20
         await bad_files_change_nothing(pipeline, tmp_path)
+        gold = [
+            customer
+            for p in range(PARTITIONS)
+            for customer, held in sorted((await pipeline.memberships(p)).items())
+            if ("worth", "gold") in {(v["dimension"], v["value"]) for v in held["values"]}
+        ]
+        listed = pipeline.command("members", "worth", "gold").stdout.splitlines()
+        assert [line.split()[0] for line in listed[:-1]] == gold and len(gold) > 3
+        assert listed[-1] == f"{len(gold)} members" and all("  gold since 20" in line for line in listed[:-1])
         told = pipeline.command("explain", "c1", "--json")
         assert told.returncode == 0, told.stderr
         dimensions = json.loads(told.stdout)["dimensions"]
