@@ -117,11 +117,14 @@ async def test_ten_joins_and_leaves_and_two_freezes_leave_no_trace(
 async def test_the_judgement_notices_what_must_not_be(
     kafka: str, prefix: str, tmp_path: Path, altered: str
 ) -> None:
-    """Controls: state trusted over a rebalance, or no fencing of former owners; either shows."""
+    """Controls: state trusted over a rebalance, or no fencing of former owners; either shows.
+
+    In what is written, or already in a worker that cannot go on from it.
+    """
     for attempt in range(CONTROL_TRIES):
         pipeline = Pipeline(kafka, f"{prefix}{attempt}", tmp_path)
-        await disturbed(pipeline, events=1_500, turns=2, altered=altered)
         try:
+            await disturbed(pipeline, events=1_500, turns=2, altered=altered)
             await assert_as_undisturbed(pipeline)
         except AssertionError:
             return
