@@ -26,6 +26,7 @@ from commands.definitions import (
     rollback_command,
 )
 from commands.explain import explain_command
+from commands.members import members_command
 from commands.starting import EXIT_FAILED, File, configured, finished, operator
 from settings import Settings
 from sinks.delivery import Delivery
@@ -54,6 +55,7 @@ COMMANDS = (
     calibrate_command,
     resend_command,
     explain_command,
+    members_command,
 )
 """Those that are declared elsewhere."""
 
