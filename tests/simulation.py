@@ -120,6 +120,7 @@ class SimulatedPartition:
                 self.changelog[key] = value
         self.changes.extend(decode_change(value) for _, value in transaction.changes)
         for key, value in transaction.memberships:
+            self.memberships.pop(key, None)
             if value is not None:
                 self.memberships[key] = value
         self.dead_letters.extend(transaction.dead_letters)
