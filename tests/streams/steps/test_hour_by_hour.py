@@ -221,6 +221,7 @@ class Comparison:
         offsets: dict[str, Any] = {"offsets_ms": (0,)} if self.delays else {}
         self.told = stories(rng, [f"c{i:02}" for i in range(CUSTOMERS)], **offsets)
         self.people: dict[str, Person] = {}
+        self.looked_at = 0
 
     def run(self) -> None:
         """Read everything; at random hours convert and restart."""
@@ -291,6 +292,7 @@ class Comparison:
         assert engine.refusal is None
         assert sorted(self.people) == sorted(names)
         members = self.partition.values()
+        self.check_causes(dict(zip(names, by, strict=True)))
         for name, number, codes in zip(names, by, table.value[slots].tolist(), strict=True):
             wanted = self.people[name].wanted(number, self.specs, now)
             assert wanted is not None
@@ -302,6 +304,17 @@ class Comparison:
             assert held == wanted, (name, now, number, self.differing(number, held, wanted))
             assert custom(members.get(name, {})) == shown(wanted)
             self.count += self.specs[number].asked
+
+    def check_causes(self, by: dict[str, int]) -> None:
+        """Changes since the last look are by a changed rule where the customer's version changed, only there."""
+        changes = self.partition.changes
+        for change in changes[self.looked_at :]:
+            name, number = change["customer_id"], by[change["customer_id"]]
+            converted = self.people[name].number not in (0, number)
+            assert change["definition_version"] == number
+            assert (change["cause"] == "rule_changed") == converted, (change, converted)
+        self.looked_at = len(changes)
+        assert [change["seq"] for change in changes[-9:]] == list(range(1, len(changes) + 1))[-9:]
 
     def check_told(self, hours: list[int]) -> None:
         """Changes, by the instants they were true from, say what each customer was at each of these hours."""
