@@ -12,6 +12,7 @@ from streams.customers.change_book import ChangeBook
 from streams.customers.columns import ORDERS, OTHERS, REFUNDS, SERIES
 from streams.customers.entities import NOTHING, Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Bools, Int64s, TraitValue, UInt8s
+from streams.customers.held import HeldColumn, HeldValues
 from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
 from streams.customers.profiles import Profile
@@ -31,7 +32,6 @@ _FILLS = {
     "folded_before_ms": NOT_YET_MS,
     "folded_first_ms": NEVER_MS,
     "folded_last_ms": NOT_YET_MS,
-    "value": -1,
 }
 
 
@@ -60,10 +60,6 @@ class CustomerState:
     """When the customer must next be evaluated; PENDING_MS after a fact, NEVER_MS for a new slot."""
     scores: UInt8s
     """[capacity, 3]: r, f, m; 0 is none."""
-    value: npt.NDArray[np.int16]
-    """[capacity, dimensions]: index into the dimension's literals, -1 is null."""
-    since_ms: Int64s
-    value_seq: Int64s
     profile_bytes_max: npt.NDArray[np.int32]
     """No less than the bytes of the customer's encoded profile."""
     has_account: Bools
@@ -101,20 +97,19 @@ class CustomerState:
         self.profiles: dict[int, Profile] = {}
         self.books: dict[int, ChangeBook] = {}
         self.pending_event_id = EventIds()
-        self._make_columns(len(dimensions))
+        self.held = HeldValues(values)
+        """What everybody is in each dimension; `value`, `since_ms` and `value_seq` show it as columns."""
+        self._make_columns()
         self.slots = Slots(on_growth=self._hold)
         self._hold(self.slots.capacity)
 
-    def _make_columns(self, dimensions: int) -> None:
+    def _make_columns(self) -> None:
         """Give every column its dtype and no rows."""
         for name in ("due_ms", "pending_at_ms", "signed_up_ms", "folded_before_ms", "folded_first_ms"):
             setattr(self, name, np.zeros(0, np.int64))
         for name in ("folded_last_ms", "folded_orders", "folded_paid_minor", "folded_refunds_minor"):
             setattr(self, name, np.zeros(0, np.int64))
         self.scores = np.zeros((0, 3), np.uint8)
-        self.value = np.zeros((0, dimensions), np.int16)
-        self.since_ms = np.zeros((0, dimensions), np.int64)
-        self.value_seq = np.zeros((0, dimensions), np.int64)
         self.profile_bytes_max = np.zeros(0, np.int32)
         self.has_account = np.zeros(0, np.bool_)
         self.pending_cause = np.zeros(0, np.uint8)
@@ -125,8 +120,24 @@ class CustomerState:
         for name, column in vars(self).items():
             if isinstance(column, np.ndarray):
                 setattr(self, name, enlarged(column, capacity, _FILLS.get(name, 0)))
+        self.held.hold(capacity)
         self.entries.hold_slots(SERIES * capacity)
         self.pages.hold_slots(capacity)
+
+    @property
+    def value(self) -> HeldColumn:
+        """[capacity, dimensions]: index into the dimension's literals, -1 is null."""
+        return HeldColumn(self.held, 0, self.slots.capacity)
+
+    @property
+    def since_ms(self) -> HeldColumn:
+        """[capacity, dimensions]: since when each value is held."""
+        return HeldColumn(self.held, 1, self.slots.capacity)
+
+    @property
+    def value_seq(self) -> HeldColumn:
+        """[capacity, dimensions]: the change that set each value."""
+        return HeldColumn(self.held, 2, self.slots.capacity)
 
     @property
     def count(self) -> int:
@@ -143,6 +154,7 @@ class CustomerState:
     def state_bytes(self) -> dict[str, int]:
         """Return bytes by part, without what Python objects take."""
         columns = sum(c.nbytes for c in vars(self).values() if isinstance(c, np.ndarray))
+        columns += self.held.nbytes
         ids, runs, pages = self.slots.nbytes, self.entries.nbytes, self.pages.nbytes
         runs += self.series_facts.nbytes if self.series_facts is not None else 0
         return {"columns": columns, "ids": ids, "runs": runs, "pages": pages}

@@ -96,9 +96,10 @@ class Rounds:
         """
         table, slot = self._table, self._slot
         self._due_ms = table.due_ms[slot]
-        self._value, self._scores = table.value[slot], table.scores[slot]
-        self._since_ms = table.since_ms[slot]
+        self._held = table.held.take(slot)
+        self._value, self._scores, self._since_ms = self._held.value, table.scores[slot], self._held.since_ms
         self._evaluated = np.zeros(len(slot), np.bool_)
+        self._moved = np.zeros(len(slot), np.bool_)
         # Facts behind the last tick only make their customers pending, once all else is done.
         self._waiting: list[tuple[Int64s, News]] = []
         self._watched = self._phases.watched
@@ -244,6 +245,7 @@ class Rounds:
         changed = outcome.value != self._value[who]
         hit = changed.any(axis=1).nonzero()[0]
         if len(hit):
+            self._moved[who[hit]] = True
             self._note(who[hit], at[hit], outcome.take(hit), changed[hit])
             if delays:
                 # What a membership does next depends on since when its rule holds: that cannot wait.
@@ -352,8 +354,10 @@ class Rounds:
         table = self._table
         evaluated = np.flatnonzero(self._evaluated)
         slot = self._slot[evaluated]
-        table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
-        table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
+        moved = np.flatnonzero(self._moved)
+        if len(moved):
+            table.held.put(self._slot[moved], self._held.rows(moved))
+        table.scores[slot], table.due_ms[slot] = self._scores[evaluated], self._due_ms[evaluated]
         table.mark_dirty(slot)
         for pending in self._slot[self._pending].tolist():
             table.pending_event_id.pop(pending, None)

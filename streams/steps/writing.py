@@ -71,7 +71,7 @@ class ChangeWriter:
         count = len(moves)
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
         # Of several changes of one value the last assignment stays, and that is the latest.
-        table.value_seq[moves.slot, moves.dimension] = seq
+        table.held.number(moves.slot, moves.dimension, seq)
         ids = table.slots.ids_of(moves.slot)
         encoded = encode_changes(
             Stamp(
@@ -116,7 +116,7 @@ class ChangeWriter:
     def _note_customers(self, table: CustomerTable, moves: Moves, ids: Sequence[bytes]) -> None:
         """Remember whose membership is owed, and count its bytes once."""
         if len(self._is_changed) < len(table.slots):
-            grown = np.zeros(len(table.value_seq), np.bool_)
+            grown = np.zeros(table.slots.capacity, np.bool_)
             grown[: len(self._is_changed)] = self._is_changed
             self._is_changed = grown
         slots, first = np.unique(moves.slot, return_index=True)
@@ -148,9 +148,9 @@ class ChangeWriter:
             self.clear()
             return changes, []
         slots: Int64s = np.concatenate(self._changed)
-        value_seq = table.value_seq[slots]
+        held = table.held.take(slots)
         # A customer's latest change is the latest of those that set its values.
-        latest_seq = value_seq.max(axis=1)
+        latest_seq = held.seq.max(axis=1)
         ids = table.slots.ids_of(slots)
         encoded = encode_memberships(
             self._dimensions,
@@ -158,9 +158,9 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=[table.account_id(slot) for slot in slots.tolist()],
                 seq=latest_seq,
-                value=self._told(table.value[slots]),
-                since_ms=table.since_ms[slots],
-                value_seq=value_seq,
+                value=self._told(held.value),
+                since_ms=held.since_ms,
+                value_seq=held.seq,
                 expires_at_ms=np.concatenate(self._expires_at_ms)[latest_seq - self._first_seq],
             ),
             epoch=epoch,
