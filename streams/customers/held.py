@@ -126,8 +126,8 @@ class HeldValues:
         self.entries_added += int(np.maximum(counts - before, 0).sum())
         self._entries.lengths[slots] = counts
         at = spans(self._entries.starts[slots], counts)
-        given = self._single[which], value[row, which], since_ms[row, which], seq[row, which]
-        for entries, each in zip(self._entries.columns, given, strict=True):
+        kept = self._single[which], value[row, which], since_ms[row, which], seq[row, which]
+        for entries, each in zip(self._entries.columns, kept, strict=True):
             entries[at] = each
 
     def number(self, slots: Int64s, dimensions: Int64s, seqs: Int64s) -> None:
