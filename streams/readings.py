@@ -14,7 +14,7 @@ from streams.customers.table import CustomerTable
 from streams.kafka.broker_clock import BrokerClock
 from streams.kafka.partition import Partition
 from streams.segments.definition import Definition
-from streams.segments.settling import RULE_SUFFIX
+from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX
 from streams.steps.engine import PartitionEngine
 
 DEAD_S_MAX = 120.0
@@ -59,6 +59,8 @@ def readings(
         if partition.running and isinstance(engine, PartitionEngine):
             now_ms = clock.now_ms() if engine.mode == "wall" else engine.clock_ms
             yield from _of_customers(engine.table, str(number), now_ms)
+            yield metrics.REFUSED, float(engine.refusal is not None), (str(number),)
+            yield metrics.UNCONVERTED, engine.unconverted, (str(number),)
             for part, size in engine.table.state_bytes().items():
                 parts[part] += size
     for part, size in parts.items():
@@ -91,4 +93,4 @@ def _of_customers(table: CustomerTable, label: str, now_ms: int) -> Iterator[Rea
         if dimension.endswith(RULE_SUFFIX):
             continue
         for value, members in zip(values, held, strict=True):
-            yield metrics.MEMBERS, members, (dimension, value, label)
+            yield metrics.MEMBERS, members, (dimension.removesuffix(SHADOW_SUFFIX), value, label)

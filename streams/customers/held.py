@@ -23,6 +23,9 @@ Int16s = npt.NDArray[np.int16]
 NAMES = ("value", "since_ms", "seq")
 _INITIAL = (-1, 0, 0)
 
+_SLOTS_AT_ONCE = 5_000
+"""Customers whose values are spread over all dimensions at once, which takes memory."""
+
 
 @dataclass(slots=True)
 class Values:
@@ -114,11 +117,12 @@ class HeldValues:
 
     def put(self, slots: Int64s, held: Values) -> None:
         """Let distinct customers hold these values; what is initial takes no place."""
-        for column, given in zip(self._columns, (held.value, held.since_ms, held.seq), strict=True):
-            column[slots] = given[:, self._wide]
+        given: tuple[Column, ...] = (held.value, held.since_ms, held.seq)
+        for column, each in zip(self._columns, given, strict=True):
+            column[slots] = each[:, self._wide]
         if not len(self._single) or not len(slots):
             return
-        value, since_ms, seq = (given[:, self._single] for given in (held.value, held.since_ms, held.seq))
+        value, since_ms, seq = (each[:, self._single] for each in given)
         row, which = ((value >= 0) | (since_ms != 0) | (seq != 0)).nonzero()
         counts = np.bincount(row, minlength=len(slots))
         before = self._entries.lengths[slots]
@@ -148,6 +152,38 @@ class HeldValues:
             at = first_above(known, starts, starts + lengths, dimensions - 1, int(lengths.max()))
             assert (known.take(at, mode="clip") == dimensions).all(), "a numbered value is held"
             self._entries.columns[3][at] = seqs
+
+    def take_over(
+        self,
+        other: HeldValues,
+        count: int,
+        was: Sequence[tuple[int, Sequence[str]] | None],
+        literals: Sequence[Sequence[str]],
+    ) -> None:
+        """Hold what the first `count` slots hold in another layout; this one is empty.
+
+        `was` says of each dimension which it was there, and its literals, None where it is new; `literals`
+        are those it has here. What `was` names not is held by nobody any more.
+        """
+        # Null comes last, where -1 finds it.
+        codes = [
+            np.array([*(texts.index(text) if text in texts else -1 for text in each[1]), -1], np.int16)
+            if each is not None
+            else np.full(1, -1, np.int16)
+            for each, texts in zip(was, literals, strict=True)
+        ]
+        there = [d for d, each in enumerate(was) if each is not None]
+        whence = [each[0] for each in was if each is not None]
+        changed = [d for d in there if (codes[d][:-1] != np.arange(len(codes[d]) - 1)).any()]
+        for start in range(0, count, _SLOTS_AT_ONCE):
+            slots = np.arange(start, min(count, start + _SLOTS_AT_ONCE))
+            old, new = other.take(slots), self.take(slots)
+            new.since_ms[:, there], new.seq[:, there] = old.since_ms[:, whence], old.seq[:, whence]
+            new.value[:, there] = old.value[:, whence]
+            for d in changed:
+                new.value[:, d] = codes[d][new.value[:, d]]
+            self.put(slots, new)
+        self.entries_added = 0
 
     def entries(self, slots: Int64s) -> Entries:
         """Return all that is not initial of these customers."""

@@ -35,6 +35,9 @@ __all__ = ["CUSTOMER_ROW", "Restorer", "RowKey", "decode_key", "encode_key"]
 _ROWS_AT_ONCE = 5_000
 """Rows whose values are spread over all dimensions at once, which takes memory."""
 
+_GONE = -1, -1
+"""Dimension and code of what no definition knows any more, and nobody holds."""
+
 
 class Restorer:
     """Takes rows in log order, newest last, and builds the table in one go.
@@ -55,8 +58,12 @@ class Restorer:
         else:
             self._rows[key] = value
 
-    def finish(self) -> int:
-        """Build the table; return the customers restored. StateCorrupt if the rows contradict themselves."""
+    def finish(self, *, mixed: bool = False) -> int:
+        """Build the table; return the customers restored. StateCorrupt if the rows contradict themselves.
+
+        With `mixed`, rows may hold dimensions and values the table was not made for: it takes them in,
+        behind its own. Otherwise such a row is a DefinitionMismatch.
+        """
         ids: list[bytes] = []
         heads: list[bytes] = []
         pages: dict[bytes, dict[int, bytes]] = {}
@@ -71,7 +78,7 @@ class Restorer:
         if pages.keys() - set(ids):
             raise StateCorrupt("a page of facts belongs to no customer row")
         if ids:
-            _Restoration(self._table, ids, heads, pages).run()
+            _Restoration(self._table, ids, heads, pages, mixed).run()
         return len(ids)
 
 
@@ -79,9 +86,15 @@ class _Restoration:
     """One run over all rows, column by column."""
 
     def __init__(
-        self, table: CustomerTable, ids: list[bytes], heads: list[bytes], pages: dict[bytes, dict[int, bytes]]
+        self,
+        table: CustomerTable,
+        ids: list[bytes],
+        heads: list[bytes],
+        pages: dict[bytes, dict[int, bytes]],
+        mixed: bool,
     ) -> None:
         self._table, self._ids, self._rows, self._pages = table, ids, heads, pages
+        self._mixed = mixed
         if any(len(row) < HEAD.itemsize or row[0] != FORMAT_VERSION for row in heads):
             raise StateCorrupt(f"a customer row is not of format {FORMAT_VERSION}")
         self._head = np.frombuffer(b"".join([row[: HEAD.itemsize] for row in heads]), HEAD)
@@ -117,8 +130,23 @@ class _Restoration:
                 table.series_facts.folds.decode(slots[row], value[e:f])
             facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
+        if self._mixed:
+            self._take_in([pair for each in set(literals) for pair in decode_literals(each)])
         self._restore_values(literals, bounds[0])
         return facts
+
+    def _take_in(self, pairs: list[tuple[str, str | None]]) -> None:
+        """Add the dimensions and literals of rows from before a change of the definition."""
+        held = {
+            name: list(literals)
+            for name, literals in zip(self._table.dimensions, self._table.values, strict=True)
+        }
+        for dimension, value in pairs:
+            if value is not None and value not in held.setdefault(dimension, []):
+                held[dimension].append(value)
+        layout = tuple(held), tuple(map(tuple, held.values()))
+        if layout != (self._table.dimensions, self._table.values):
+            self._table.relayout(*layout)
 
     def _restore_values(self, literals: list[bytes], stamps_end: list[int]) -> None:
         """Restore what every row says its customer is and was; nothing is said of what is initial."""
@@ -134,6 +162,9 @@ class _Restoration:
         pairs = [known[each] for each in literals]
         row = np.arange(count).repeat(list(map(len, pairs)))
         coded = np.array(list(chain.from_iterable(pairs)), np.int64).reshape(-1, 2)
+        known_here = coded[:, 0] >= 0
+        if not known_here.all():
+            coded, stamped, row = coded[known_here], stamped[known_here], row[known_here]
         dimension, value = coded[:, 0], coded[:, 1]
         for start in range(0, count, _ROWS_AT_ONCE):
             first, last = row.searchsorted((start, start + _ROWS_AT_ONCE))
@@ -149,12 +180,14 @@ class _Restoration:
         self, pairs: list[tuple[str, str | None]], codes_of: Mapping[tuple[str, str | None], tuple[int, int]]
     ) -> list[tuple[int, int]]:
         """Return dimension and code of each pair; DefinitionMismatch if the definition does not know one."""
-        unknown = [pair for pair in pairs if pair not in codes_of]
-        for dimension, value in unknown:
+        for dimension, value in pairs:
+            # Null is left by who held a value in a dimension that is gone since.
+            if (dimension, value) in codes_of or (value is None and dimension not in self._table.dimensions):
+                continue
             if dimension not in self._table.dimensions:
                 raise DefinitionMismatch(f"the state holds dimension {dimension!r}, the definition does not")
             raise DefinitionMismatch(f"the state holds {dimension}={value!r}, the definition does not")
-        return [codes_of[pair] for pair in pairs]
+        return [codes_of.get(pair, _GONE) for pair in pairs]
 
     def _restore_facts(self, open_pages: list[bytes]) -> None:
         """Restore pages, runs and ledger from the facts on record."""

@@ -63,6 +63,8 @@ class CustomerState:
     profile_bytes_max: npt.NDArray[np.int32]
     """No less than the bytes of the customer's encoded profile."""
     has_account: Bools
+    evaluated_by: npt.NDArray[np.uint32]
+    """The version of the definition that gave the values; 0 before the first evaluation."""
     pending_cause: UInt8s
     pending_at_ms: Int64s
     signed_up_ms: Int64s
@@ -112,6 +114,7 @@ class CustomerState:
         self.scores = np.zeros((0, 3), np.uint8)
         self.profile_bytes_max = np.zeros(0, np.int32)
         self.has_account = np.zeros(0, np.bool_)
+        self.evaluated_by = np.zeros(0, np.uint32)
         self.pending_cause = np.zeros(0, np.uint8)
         self._dirty = np.zeros(0, np.bool_)
 
@@ -123,6 +126,18 @@ class CustomerState:
         self.held.hold(capacity)
         self.entries.hold_slots(SERIES * capacity)
         self.pages.hold_slots(capacity)
+
+    def relayout(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+        """Hold values of these dimensions and literals from now on; what has the same name stays.
+
+        A dimension or literal that is left out must be held by nobody.
+        """
+        before = dict(zip(self.dimensions, enumerate(self.values), strict=True))
+        held, was = HeldValues(values), [before.get(name) for name in dimensions]
+        held.hold(self.slots.capacity)
+        held.take_over(self.held, self.count, was, values)
+        self.held = held
+        self.dimensions, self.values = dimensions, values
 
     @property
     def value(self) -> HeldColumn:

@@ -34,17 +34,24 @@ def test_default_definition_holds_the_designs_constants(definition: Definition) 
     assert definition.lifecycle == Lifecycle(60 * DAY_MS, 180 * DAY_MS, 30 * DAY_MS, 180 * DAY_MS, 4, 4)
 
 
+def test_the_version_need_not_be_in_the_file() -> None:
+    """Applying gives the number; a file without one is the first, and it is no part of the hash."""
+    without = TEXT.replace("version: 1\n", "")
+    assert load(without, "segments.yaml") == load(TEXT, "segments.yaml")
+    other = load(TEXT.replace("version: 1\n", "version: 7\n"), "segments.yaml")
+    assert (other.version, other.hash) == (7, load(without, "segments.yaml").hash)
+
+
 def test_rates_are_exactly_what_is_written() -> None:
     """0.86 is 86/100, never the nearest binary float."""
     assert default_definition().rates.declared["EUR"] == Fraction(86, 100)
 
 
 def test_hash_ignores_layout_and_knows_every_constant() -> None:
-    """Comments do not change the hash, any constant does; it is the same in every process."""
+    """Comments and the number do not change the hash, any constant does; it is the same in every process."""
     same = "\n".join(line for line in TEXT.splitlines() if not line.strip().startswith("#"))
-    assert load(same, "x").hash == default_definition().hash
+    assert load(same, "x").hash == default_definition().hash == default_definition().numbered(7).hash
     edits = [
-        ("version: 1", "version: 2"),
         ("EUR: 0.86", "EUR: 0.87"),
         ("window: 365d", "window: 364d"),
         ("5: 30d", "5: 29d"),
@@ -57,7 +64,7 @@ def test_hash_ignores_layout_and_knows_every_constant() -> None:
     ]
     hashes = {load(TEXT.replace(old, new), "x").hash for old, new in edits}
     assert len(hashes | {default_definition().hash}) == len(edits) + 1
-    assert default_definition().hash == "b05bd56fc6573426a992e263f920fb0bfd61fe9259b972fd8d5070d96272d31f"
+    assert default_definition().hash == "555fbe7279dc27946f434476e21429e383b5fa57e7d38c6f167b387f3bd1aea4"
 
 
 def test_longest_window_covers_a_silence_and_what_follows() -> None:
@@ -263,14 +270,14 @@ def test_an_empty_file_says_so(text: str) -> None:
 @pytest.mark.parametrize("text", ["[]", "just text", "version"])
 def test_something_else_than_a_mapping_says_so(text: str) -> None:
     """A list or a text where the definition should be is one problem."""
-    assert "expected the fields version, money, rfm, lifecycle" in problems_of(text)[0]
+    assert "expected the fields money, rfm, lifecycle" in problems_of(text)[0]
 
 
 def test_problems_are_bounded() -> None:
     """After 100 problems the rest is counted."""
     found = problems_of("\n".join(f"k{i}: 1" for i in range(300)))
     assert len(found) == 101
-    assert found[-1] == "segments.yaml: and 204 more"
+    assert found[-1] == "segments.yaml: and 203 more"
 
 
 def test_bytes_that_are_not_utf8_are_a_problem(tmp_path) -> None:
