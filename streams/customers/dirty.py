@@ -42,6 +42,11 @@ class DirtyRows(CustomerState):
         return self._dirty_count
 
     @property
+    def entry_bytes_max(self) -> int:
+        """No less than a row takes for one segment that its customer is or was in."""
+        return self._format.entry_bytes_max
+
+    @property
     def dirty_bytes_max(self) -> int:
         """No less than the bytes take_rows would return, keys included; cheap."""
         keys = self.pages.untaken_pages * (KEY_BYTES + self.slots.longest)

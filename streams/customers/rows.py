@@ -28,6 +28,7 @@ from streams.customers.row_format import (
     encode_key,
 )
 from streams.customers.series_restore import restore as restore_series
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import CustomerTable
 
 __all__ = ["CUSTOMER_ROW", "Restorer", "RowKey", "decode_key", "encode_key"]
@@ -103,6 +104,7 @@ class _Restoration:
     def run(self) -> None:
         for name in STORED_COLUMNS:
             getattr(self._table, name)[self._slots] = self._head[name]
+        self._table.pending_flips[self._slots] = ANY_FLIPS
         self._restore_facts(self._read_variable_parts())
 
     def _read_variable_parts(self) -> list[bytes]:

@@ -22,6 +22,9 @@ from streams.customers.series_facts import SeriesFacts
 from streams.customers.series_runs import SeriesRun
 from streams.customers.slots import Slots
 
+ANY_FLIPS = 1 << 16
+"""More values than there are dimensions: what a fact may change that was first seen under other rules."""
+
 NOT_YET_MS = -(1 << 63)
 """Stands for `never` where a maximum is taken."""
 
@@ -67,6 +70,8 @@ class CustomerState:
     """The version of the definition that gave the values; 0 before the first evaluation."""
     pending_cause: UInt8s
     pending_at_ms: Int64s
+    pending_flips: npt.NDArray[np.uint32]
+    """How many values the facts that no tick has seen may change at most; of no meaning without any."""
     signed_up_ms: Int64s
     folded_before_ms: Int64s
     """Facts before this were moved into the folded columns."""
@@ -116,6 +121,7 @@ class CustomerState:
         self.has_account = np.zeros(0, np.bool_)
         self.evaluated_by = np.zeros(0, np.uint32)
         self.pending_cause = np.zeros(0, np.uint8)
+        self.pending_flips = np.zeros(0, np.uint32)
         self._dirty = np.zeros(0, np.bool_)
 
     def _hold(self, capacity: int) -> None:

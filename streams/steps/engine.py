@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from streams.customers.facts import Int64s
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
@@ -145,7 +146,7 @@ class PartitionEngine(PartitionState):
 
     def _fitting(self, slots: Int64s, work: Work) -> int:
         """How many of the first of some customers can be evaluated once within this transaction."""
-        taken = np.cumsum(self._room.sweep_bytes(slots, work))
+        taken = np.cumsum(self._room.sweep_bytes(slots, work, self.clock_ms))
         fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
         return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(slots)))
 
@@ -176,6 +177,8 @@ class PartitionEngine(PartitionState):
             converts=converts,
         )
         moves = rounds.run()
+        unseen = rows[tick_of_row == len(tick_ms)]
+        self._flips.wait(work.facts, unseen, work.slots[unseen])
         if any(count and code % RESULTS == Result.TOO_OLD for code, count in rounds.results.items()):
             self._refuse_before(int(work.fold_line_ms[rows].max()))
         if len(tick_ms) and moves_clock:
@@ -248,6 +251,7 @@ class PartitionEngine(PartitionState):
             self._resend(work)
             return True
         if conversion.take_on(self.table, self.clock_ms, self.complete_since_ms):
+            self.table.pending_flips[:] = ANY_FLIPS
             self._use(conversion.evaluator)
             # What was never refused is kept, so a longer look back may reach as far as that.
             complete_ms = conversion.complete_ms(self.table, self.complete_since_ms)

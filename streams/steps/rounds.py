@@ -100,10 +100,9 @@ class Rounds:
         """
         table, slot = self._table, self._slot
         self._due_ms = table.due_ms[slot]
-        self._held = table.held.take(slot)
-        self._value, self._scores, self._since_ms = self._held.value, table.scores[slot], self._held.since_ms
-        self._evaluated = np.zeros(len(slot), np.bool_)
-        self._moved = np.zeros(len(slot), np.bool_)
+        self._held, self._scores = table.held.take(slot), table.scores[slot]
+        self._value, self._since_ms = self._held.value, self._held.since_ms
+        self._evaluated, self._moved = np.zeros((2, len(slot)), np.bool_)
         # Facts behind the last tick only make their customers pending, once all else is done.
         self._waiting: list[tuple[Int64s, News]] = []
         self._watched = self._phases.watched
@@ -367,10 +366,10 @@ class Rounds:
         slot = self._slot[evaluated]
         table.mark_dirty(slot if not self._converts else slot[self._differs(evaluated, slot)])
         moved = np.flatnonzero(self._moved)
-        if len(moved):
-            table.held.put(self._slot[moved], self._held.rows(moved))
+        table.held.put(self._slot[moved], self._held.rows(moved))
         table.scores[slot], table.due_ms[slot] = self._scores[evaluated], self._due_ms[evaluated]
         table.evaluated_by[slot] = self._evaluator.definition.version
+        table.pending_flips[slot] = 0
         for pending in self._slot[self._pending].tolist():
             table.pending_event_id.pop(pending, None)
         for who, news in self._waiting:

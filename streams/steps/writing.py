@@ -16,7 +16,7 @@ from streams.kafka.seam import Row
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.steps.moves import LABELS, Moves
-from streams.steps.room import ACCOUNT_BYTES_MAX, membership_bytes
+from streams.steps.room import ACCOUNT_BYTES_MAX, MembershipBytes
 
 _DAY_MS = 86_400_000
 _CAUSES = np.array([CAUSES.index(label) for label in LABELS], np.uint8)
@@ -41,7 +41,7 @@ class ChangeWriter:
         ]
         self._shown = np.array([not shadow for shadow in evaluator.shadows])
         self._all_shown = bool(self._shown.all())
-        self._membership_bytes = membership_bytes(evaluator)
+        self._membership = MembershipBytes.of(evaluator)
         # The customers that changed, in the order they first did; by slot, whether they are in there.
         self._changed: list[Int64s] = []
         self._is_changed = np.zeros(0, np.bool_)
@@ -113,6 +113,8 @@ class ChangeWriter:
         self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
         if run_id is not None:
             return last_seq + count
+        # Each may be into one segment more.
+        self.pending_bytes += len(moves) * self._membership.each
         self._note_customers(table, moves, ids)
         if not self._expires_at_ms:
             self._first_seq = last_seq + 1
@@ -134,7 +136,8 @@ class ChangeWriter:
         self._changed.append(fresh)
         at = rows.tolist()
         self.pending_bytes += (
-            len(at) * self._membership_bytes
+            len(at) * self._membership.fixed
+            + self._membership.each * int(table.held.counts(fresh).sum())
             + 2 * sum(len(ids[row]) for row in at)
             + ACCOUNT_BYTES_MAX * sum(1 for row in at if moves.account_id[row])
         )
