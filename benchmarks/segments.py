@@ -26,18 +26,17 @@ from benchmarks.process_cpu import ROOT
 from benchmarks.segments_report import sections
 
 RESULTS = ROOT / "benchmarks/results/segments.json"
-PARTITIONS = 8
 DAYS = 90
 
 
-def written(folder: Path, customers: int, events: int) -> None:
+def written(folder: Path, customers: int, events: int, partitions: int) -> None:
     """Write the log of every partition into a folder."""
     by_partition: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
-    for partition, key, value in log(customers=customers, events=events, partitions=PARTITIONS, days=DAYS):
+    for partition, key, value in log(customers=customers, events=events, partitions=partitions, days=DAYS):
         by_partition[partition].append((key, value))
     for partition, records in by_partition.items():
         (folder / f"{partition}.log").write_bytes(pickle.dumps(records))
-    (folder / "partitions").write_text(str(PARTITIONS))
+    (folder / "partitions").write_text(str(partitions))
 
 
 def measured(tree: Path, definition: Path, folder: Path) -> dict[str, Any]:
@@ -56,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.segments", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--partitions", type=int, default=8, help="run one after another")
     parser.add_argument("--events", type=int, help="(2.25 for each customer)")
     parser.add_argument("--segments", type=int, nargs="+", default=[0, 20, 200])
     parser.add_argument("--tree", action="append", default=[], metavar="NAME=PATH", help="measured beside")
@@ -65,10 +65,15 @@ def main(arguments: Sequence[str]) -> None:
     trees = {**dict(each.split("=", 1) for each in options.tree), "now": str(ROOT)}
     found: dict[str, Any] = {"provenance": provenance(), "runs": []}
     found["provenance"]["command"] = "python -m benchmarks.segments " + " ".join(arguments)
-    found["size"] = {"customers": options.customers, "events": events, "partitions": PARTITIONS, "days": DAYS}
+    found["size"] = {
+        "customers": options.customers,
+        "events": events,
+        "partitions": options.partitions,
+        "days": DAYS,
+    }
     with tempfile.TemporaryDirectory(prefix="shoal-segments-") as name:
         folder = Path(name)
-        written(folder, options.customers, events)
+        written(folder, options.customers, events, options.partitions)
         for number in range(1, options.rounds + 1):
             for count in options.segments:
                 definition = folder / f"{count}.yaml"

@@ -21,6 +21,9 @@ from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import Ticks, sweep_ticks
 from streams.steps.work import Work
 
+_LESS_MIN, _LESS_MAX = 1 / 32, 0.8
+"""What is tried of a piece that does not fit: as much as would, if its bytes were spread evenly."""
+
 
 class PartitionEngine(PartitionState):
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
@@ -101,10 +104,12 @@ class PartitionEngine(PartitionState):
         bytes_left = self.bounds.bytes_max - self._pending_bytes()
         while (
             piece is not None
-            and self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left) > bytes_left
+            and (size := self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left))
+            > bytes_left
         ):
             # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
-            less = smaller(work, piece) if fresh else None
+            share = min(_LESS_MAX, max(_LESS_MIN, 0.9 * bytes_left / size))
+            less = smaller(work, piece, share) if fresh else None
             if less is None:
                 return piece if fresh else None
             piece = less

@@ -215,13 +215,13 @@ def _words_before(work: Work) -> Int64s:
     return before.cumsum()
 
 
-def smaller(work: Work, piece: Piece) -> Piece | None:
-    """Return about half of a piece; None when it is one fact, or the sweep of one tick."""
+def smaller(work: Work, piece: Piece, share: float = 0.5) -> Piece | None:
+    """Return about a `share` below 1 of a piece; None when it is one fact, or the sweep of one tick."""
     ticks = piece.tick_end - work.tick
     if piece.cut_sweep:
         return None
     if ticks > 1:
-        end = work.tick + ticks // 2
+        end = work.tick + max(1, int(ticks * share))
         return Piece(int(work.ticks.row[end - 1]), end)
     if ticks == 1:
         before = int(work.ticks.row[work.tick])
