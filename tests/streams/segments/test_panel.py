@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.many_segments import definition_text
 from streams.segments.definition import Definition
-from streams.segments.evaluate import Evaluator
 from streams.segments.loading import load
 from streams.segments.measures import Count
 from streams.segments.view import FAR_MS, View
