@@ -134,6 +134,12 @@ class HeldValues:
         for entries, each in zip(self._entries.columns, kept, strict=True):
             entries[at] = each
 
+    def clear(self, slot: int) -> None:
+        """Let a slot hold initial values."""
+        for column, initial in zip(self._columns, _INITIAL, strict=True):
+            column[slot] = initial
+        self._entries.lengths[slot] = 0
+
     def number(self, slots: Int64s, dimensions: Int64s, seqs: Int64s) -> None:
         """Note the changes that made these values; of several for one of them the last stays.
 

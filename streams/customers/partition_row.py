@@ -23,6 +23,10 @@ class Converting:
     """Done are those whose place in CustomerTable.ordering is below it, unless pending then."""
     kinds: Mapping[str, str]
     """Kind of each dimension that definition no longer has, for the exits."""
+    base: int
+    """The version everybody was judged by, at least, when the first unfinished conversion began."""
+    passed: Mapping[int, int]
+    """Cursor of each unfinished conversion to an earlier version, when the next one began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class PartitionRow:
     """None when every customer's values are those of the definition."""
     resent: Resent | None = field(default=None)
     """None when there never was such a request."""
+    begun_ms: Mapping[str, int] = field(default_factory=dict)
+    """When each new or edited dimension came into force, as long as an event on time may be from before."""
 
     def encode(self) -> bytes:
         """Return readable JSON with the version of the format."""
@@ -71,11 +77,14 @@ class PartitionRow:
                 raise StateCorrupt(f"partition row of format {version!r}; this worker reads {FORMAT_VERSION}")
             content["fact_key"] = bytes.fromhex(content["fact_key"])
             if content.get("converting") is not None:
-                content["converting"] = Converting(**content["converting"])
+                passed = content["converting"].pop("passed")
+                passed = {int(number): int(cursor) for number, cursor in passed.items()}
+                content["converting"] = Converting(**content["converting"], passed=passed)
             if content.get("resent") is not None:
                 content["resent"] = Resent(**content["resent"])
             for name in ("converting", "resent"):
                 content.setdefault(name, None)
+            content.setdefault("begun_ms", {})
             return cls(**{each.name: content[each.name] for each in fields(cls)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateCorrupt(f"partition row unreadable: {error!r}") from error

@@ -17,6 +17,7 @@ from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.profiles import Profile
 from streams.customers.row_format import (
     CUSTOMER_ROW,
+    ERASURE_ROW,
     FORMAT_VERSION,
     HEAD,
     HEAD_PAGE,
@@ -53,8 +54,10 @@ class Restorer:
         self._rows: dict[bytes, bytes] = {}
 
     def add(self, key: bytes, value: bytes | None) -> None:
-        """Take one customer row; None is a tombstone."""
-        if value is None:
+        """Take one row of a customer or an erasure; None is a tombstone."""
+        if key[0] == ERASURE_ROW:
+            self._table.erasures.restore(key, value)
+        elif value is None:
             self._rows.pop(key, None)
         else:
             self._rows[key] = value
@@ -80,6 +83,7 @@ class Restorer:
             raise StateCorrupt("a page of facts belongs to no customer row")
         if ids:
             _Restoration(self._table, ids, heads, pages, mixed).run()
+            self._table.recall_erasures()
         return len(ids)
 
 
@@ -133,22 +137,39 @@ class _Restoration:
             facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
         if self._mixed:
-            self._take_in([pair for each in set(literals) for pair in decode_literals(each)])
+            groups: dict[bytes, list[int]] = {}
+            for row, each in enumerate(literals):
+                groups.setdefault(each, []).append(row)
+            self._take_in({each: np.array(members, np.int64) for each, members in groups.items()})
         self._restore_values(literals, bounds[0])
         return facts
 
-    def _take_in(self, pairs: list[tuple[str, str | None]]) -> None:
-        """Add the dimensions and literals of rows from before a change of the definition."""
+    def _take_in(self, groups: Mapping[bytes, Int64s]) -> None:
+        """Add the dimensions and literals of rows from before a change of the definition.
+
+        A dimension in which nobody has or left a value is none: rows may be as old as their latest change.
+        """
         held = {
             name: list(literals)
             for name, literals in zip(self._table.dimensions, self._table.values, strict=True)
         }
-        for dimension, value in pairs:
-            if value is not None and value not in held.setdefault(dimension, []):
-                held[dimension].append(value)
+        for literals, rows in groups.items():
+            pairs = decode_literals(literals)
+            for place, (dimension, value) in enumerate(pairs):
+                if value is not None and value not in held.setdefault(dimension, []):
+                    held[dimension].append(value)
+                elif dimension not in held and self._stamps(rows, len(pairs))[:, place, 0].any():
+                    # Nobody has a value, but a dimension has one at least.
+                    held[dimension] = [dimension]
         layout = tuple(held), tuple(map(tuple, held.values()))
         if layout != (self._table.dimensions, self._table.values):
             self._table.relayout(*layout)
+
+    def _stamps(self, rows: Int64s, dimensions: int) -> Int64s:
+        """Return int64[n, dimensions, 2]: since_ms and value_seq of rows with as many dimensions."""
+        width = STAMP_BYTES * dimensions
+        stamps = b"".join([self._rows[row][HEAD.itemsize : HEAD.itemsize + width] for row in rows.tolist()])
+        return np.frombuffer(stamps, np.int64).reshape(len(rows), dimensions, 2)
 
     def _restore_values(self, literals: list[bytes], stamps_end: list[int]) -> None:
         """Restore what every row says its customer is and was; nothing is said of what is initial."""

@@ -16,8 +16,8 @@ from streams.segments.compiling import Compiler, Dimension
 from streams.segments.conditions import Condition
 from streams.segments.definition import Definition
 from streams.segments.panel import Panel
-from streams.segments.rules import Segment, reads_traits
-from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX, Delay
+from streams.segments.rules import reads_traits
+from streams.segments.settling import RULE_SUFFIX, Delay
 from streams.segments.stages import VALUES
 from streams.segments.standing import Subscriptions
 from streams.segments.view import FAR_MS, Plan, Table, View
@@ -93,6 +93,8 @@ class Evaluator:
     delays: tuple[Delay, ...]
     """How memberships follow their rules. An Outcome holds what the rules say, for both: what comes of it
     depends on what was held before, and settle() tells."""
+    compiler: Compiler
+    """Where the node of any part of a rule is found."""
     series: tuple[Series, ...]
     """What is kept for the definition beside orders and refunds."""
     reads_traits: bool
@@ -109,14 +111,14 @@ class Evaluator:
         stages = lifecycle.build(definition.lifecycle, rfm, subscriptions)
         core: dict[str, Dimension] = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, VALUES)}
         rules = {segment.key: segment.rule for segment in definition.segments}
-        compiler = Compiler(rfm, subscriptions, core, rules)
+        self.compiler = compiler = Compiler(rfm, subscriptions, core, rules)
         for custom in definition.dimensions:
             compiler.declare(custom.key, [(case.value, case.rule) for case in custom.cases], custom.otherwise)
         names = (*core, *(custom.key for custom in definition.dimensions))
         exclusive = {name: compiler.choice(name) for name in names}
         computed = definition.computed
         settling = [each for each in computed if each.settles]
-        own = (*(_name(each) for each in computed), *(each.key + RULE_SUFFIX for each in settling))
+        own = (*(each.dimension for each in computed), *(each.key + RULE_SUFFIX for each in settling))
         self.dimensions = (*exclusive, *own)
         keys = (*(each.key for each in computed), *(each.key + RULE_SUFFIX for each in settling))
         self.values = (*(values for _, values in exclusive.values()), *((key,) for key in keys))
@@ -126,7 +128,7 @@ class Evaluator:
         self.counted = np.array([not name.endswith(RULE_SUFFIX) for name in self.dimensions])
         self.delays = tuple(
             Delay(
-                self.dimensions.index(_name(each)),
+                self.dimensions.index(each.dimension),
                 self.dimensions.index(each.key + RULE_SUFFIX),
                 each.dwell_enter_ms,
                 each.dwell_exit_ms,
@@ -191,7 +193,3 @@ class Evaluator:
             orders=view.value(rfm.orders),
             net_minor=view.value(rfm.net),
         )
-
-
-def _name(segment: Segment) -> str:
-    return segment.key + SHADOW_SUFFIX if segment.state == "shadow" else segment.key

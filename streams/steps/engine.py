@@ -12,20 +12,20 @@ from streams.customers.state import ANY_FLIPS
 from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
+from streams.steps.erasing import Erasing
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
-from streams.steps.partition_state import PartitionState
 from streams.steps.plan import Piece, next_piece
 from streams.steps.resending import members
 from streams.steps.room import smaller
 from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import Ticks, sweep_ticks
-from streams.steps.work import Work
+from streams.steps.work import ERASED, Work
 
 _LESS_MIN, _LESS_MAX = 1 / 32, 0.8
 """What is tried of a piece that does not fit: as much as would, if its bytes were spread evenly."""
 
 
-class PartitionEngine(PartitionState):
+class PartitionEngine(Erasing):
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
 
     Any error leaves the state undefined: the owner drops it and restores. `app` names the
@@ -58,6 +58,7 @@ class PartitionEngine(PartitionState):
             keep_ms=self._keep_ms,
             aside=self._aside,
             series=self._series,
+            forgetting=self.table,
         )
         if self.mode == "wall":
             self._tally.age_ms.append(self._wall.now_ms() - work.facts.occurred_at_ms)
@@ -68,10 +69,13 @@ class PartitionEngine(PartitionState):
         """Apply one bounded piece; False when pending work must be taken before there is room."""
         if work.done:
             return True
-        piece = self._next_piece(work, due_slots := self._due(work))
-        if piece is None:
+        if work.erases_next:
+            if not self._erase(work):
+                return False
+        elif (piece := self._next_piece(work, due_slots := self._due(work))) is not None:
+            self._apply(work, piece, due_slots)
+        else:
             return False
-        self._apply(work, piece, due_slots)
         done = work.records_done()
         while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
             self._add_dead(work.dead_letters[work.dead])
@@ -86,13 +90,17 @@ class PartitionEngine(PartitionState):
             self._applied = work.chunk.end_offset
             for offset in [o for o in self._aside if o < self._applied]:
                 del self._aside[offset]
+            if len(work.erasures):
+                # Whoever is erased is in no chunk that is still held either.
+                self.table.forget_chunk()
+                self._room.forget_chunk()
         elif done:
             self._applied = records[done - 1].offset + 1
         return True
 
     def _due(self, work: Work) -> Int64s:
-        """Whose deadline comes by the last tick of the work; looked up once for each piece."""
-        times = work.ticks.time_ms
+        """Whose deadline comes by the last tick before the next erasure; looked up once for each piece."""
+        times = work.ticks.time_ms[: work.tick_limit]
         return self.table.customers_due(int(times[-1])) if work.tick < len(times) else times[:0]
 
     def _next_piece(self, work: Work, due_slots: Int64s) -> Piece | None:
@@ -119,12 +127,14 @@ class PartitionEngine(PartitionState):
         """Run one piece of a chunk: its facts, its ticks, and who of `due_slots` is due at them."""
         rows = np.arange(work.row, piece.row_end)
         known = work.slots[rows] >= 0
-        # Of the strangers, those that are no dead letters are too old: they change nothing, so
-        # they make no customer either.
+        # Of the strangers, those that are no dead letters are erased or too old: they change nothing,
+        # so they make no customer either.
         strangers = rows[~known]
+        if len(erased := strangers[work.slots[strangers] == ERASED]):
+            counting.count_dropped(self._tally, self.counts, work.facts.kind[erased], "erased")
         too_old = strangers[work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers]]
         if len(too_old):
-            counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
+            counting.count_dropped(self._tally, self.counts, work.facts.kind[too_old], "too_old")
             self._refuse_before(int(work.fold_line_ms[too_old].max()))
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
@@ -179,6 +189,7 @@ class PartitionEngine(PartitionState):
             due_slots=due_slots,
             tick_ms=tick_ms,
             clock_ms=self.clock_ms,
+            edits=self._conversion.edits,
             converts=converts,
         )
         moves = rounds.run()
@@ -189,6 +200,7 @@ class PartitionEngine(PartitionState):
         if len(tick_ms) and moves_clock:
             self.clock_ms = max(self.clock_ms, int(tick_ms[-1]))
             self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
+            self._conversion.moved(self.table, self.clock_ms)
         if moves is not None:
             began = time.thread_time_ns()
             self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
@@ -255,14 +267,9 @@ class PartitionEngine(PartitionState):
         if not conversion.has_work(self.table):
             self._resend(work)
             return True
-        if conversion.take_on(self.table, self.clock_ms, self.complete_since_ms):
+        if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
             self.table.pending_flips[:] = ANY_FLIPS
-            self._use(conversion.evaluator)
-            # What was never refused is kept, so a longer look back may reach as far as that.
-            complete_ms = conversion.complete_ms(self.table, self.complete_since_ms)
-            self.fold_line_ms = max(complete_ms, self.clock_ms - self._keep_ms)
-            self._measure()
-            self._moved = True
+            self._take_on()
         slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
         if len(slots):
             none = work.slots

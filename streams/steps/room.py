@@ -146,6 +146,16 @@ class Room:
         part = Part(work, none, slots, none, 1, clock_ms, int(work.ticks.time_ms[work.tick]))
         return rows_bytes + self._flips.at_most(part) * flip_bytes
 
+    def leaving_bytes(self, slots: Int64s, work: Work) -> Int64s:
+        """Return int64[n]: no less than each of these customers leaving every value it has adds."""
+        rows_bytes, flip_bytes = self._each(slots, work)
+        held = self._table.held
+        return rows_bytes + (held.dense + held.counts(slots)) * flip_bytes
+
+    def forget_chunk(self) -> None:
+        """Let go of the chunk looked at last."""
+        self._wordy = None
+
     def _each(self, slots: Int64s, work: Work) -> tuple[Int64s, Int64s]:
         """Return int64[n] twice: a customer's row and membership as they are, and what a new value adds."""
         table, membership = self._table, self._membership
