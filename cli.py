@@ -1,4 +1,4 @@
-"""The command line: `shoal worker`, `shoal topics`, `shoal changes`, `shoal customer ID`, `shoal sink`.
+"""The command line: `shoal worker`, `topics`, `changes`, `customer`, `sink`; others are in `commands`.
 
 Exit status 2 means the settings or segments.yaml are wrong, and nothing was started; 1 that
 something outside, such as Kafka, is; 0 that what was asked for was done.
@@ -10,38 +10,55 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import click
 
-from agents import hold_name, measure_lag, sweep_deadlines, update_customers
+from agents import follow_definitions, hold_name, measure_lag, sweep_deadlines, update_customers
 from clock import SystemClock
-from errors import DefinitionError, SettingsError, ShoalError
+from commands.definitions import (
+    apply_command,
+    calibrate_command,
+    history_command,
+    plan_command,
+    resend_command,
+    rollback_command,
+)
+from commands.explain import explain_command
+from commands.starting import EXIT_FAILED, File, configured, finished, operator
 from settings import Settings
 from sinks.delivery import Delivery
 from sinks.snapshot import Source
 from sinks.standing import Standing
 from streams.app import create_app, group_id
+from streams.applying import Pipeline, versions_of
 from streams.change_feed import as_line, changes
 from streams.customer_card import customer_card
+from streams.definitions import DefinitionFeed, in_force
 from streams.kafka.broker_clock import BrokerClock
 from streams.kafka.running import configure_collection, configure_logging, run
 from streams.kafka.worker_name import WorkerName
-from streams.segments.definition import Definition
-from streams.segments.evaluate import Evaluator
-from streams.segments.loading import load_path
-from streams.steps.engine import Bounds, PartitionEngine
+from streams.segments.versions import Versions
+from streams.steps.engine import PartitionEngine
+from streams.steps.room import Bounds
 from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, check_topics, ensure_topics, topic_name
 from streams.web import Web, Worker
 from web_address import WebAddress
 
-EXIT_FAILED = 1
-EXIT_WRONG_SETTINGS = 2
+COMMANDS = (
+    plan_command,
+    apply_command,
+    history_command,
+    rollback_command,
+    calibrate_command,
+    resend_command,
+    explain_command,
+)
+"""Those that are declared elsewhere."""
 
 
-@click.group()
+@click.group(commands=COMMANDS)
 def main() -> None:
     """Customer segments that are right now. Settings are SHOAL_ variables of the environment."""
 
@@ -49,18 +66,18 @@ def main() -> None:
 @main.command()
 def worker() -> None:
     """Keep segments: read events, write changes; until SIGTERM, which commits and leaves."""
-    settings, definition = _configured(os.environ)
+    settings, file = configured(os.environ)
     configure_logging(settings.log_level)
     configure_collection()
-    sys.exit(_finished(_work(settings, definition)))
+    sys.exit(finished(_work(settings, file)))
 
 
 @main.command()
 def topics() -> None:
     """Create the topics that are missing, check the others, publish the schemas."""
-    settings, definition = _configured(os.environ)
+    settings, (definition, _) = configured(os.environ)
     configure_logging("WARNING")
-    created = _finished(
+    created = finished(
         ensure_topics(
             settings.kafka,
             settings.prefix,
@@ -80,9 +97,9 @@ def topics() -> None:
 @click.argument("customer_id", metavar="ID")
 def customer(customer_id: str) -> None:
     """Show what is known of one customer: segments, scores, figures, and what comes next."""
-    settings, definition = _configured(os.environ)
+    settings, file = configured(os.environ)
     configure_logging("WARNING")
-    card = _finished(_described(settings, definition, customer_id))
+    card = finished(_described(settings, file, customer_id))
     if card is None:
         click.echo(f"nothing is known of customer {customer_id!r}", err=True)
         sys.exit(EXIT_FAILED)
@@ -93,10 +110,10 @@ def customer(customer_id: str) -> None:
 @click.option("--from-beginning", is_flag=True, help="Begin with the oldest kept, not with the next one.")
 def changes_command(from_beginning: bool) -> None:
     """Print every change of a segment as it is committed, a line each; until interrupted."""
-    settings, _ = _configured(os.environ)
+    settings, _ = configured(os.environ)
     configure_logging("WARNING")
     try:
-        _finished(_printed(settings, from_beginning))
+        finished(_printed(settings, from_beginning))
     except KeyboardInterrupt:
         sys.exit(0)
 
@@ -111,75 +128,43 @@ def sink() -> None:
 @click.option("--once", is_flag=True, help="Deliver what is there, and end.")
 def redis_command(rebuild: bool, once: bool) -> None:
     """Keep the Redis of SHOAL_REDIS_URL: values by customer, customers by value; until SIGTERM."""
-    settings, _ = _configured(os.environ)
+    settings, _ = configured(os.environ)
     configure_logging(settings.log_level)
-    _finished(_delivered(settings, rebuild=rebuild, once=once))
+    finished(_delivered(settings, rebuild=rebuild, once=once))
 
 
-def _configured(environment: Mapping[str, str]) -> tuple[Settings, Definition]:
-    """Read settings and definition; with anything wrong in either, say all of it and exit."""
-    problems: list[str] = []
-    settings = Settings()
-    try:
-        settings = Settings.from_env(environment)
-    except SettingsError as error:
-        problems += error.problems
-    definition: Definition | None = None
-    # Where SHOAL_DEFINITIONS is not what is wrong, the file's problems can be told as well.
-    path = (
-        settings.definitions
-        if not problems
-        else Settings.from_env(_only_definitions(environment)).definitions
-    )
-    try:
-        definition = load_path(path)
-    except DefinitionError as error:
-        problems += error.problems
-    except OSError as error:
-        problems.append(f"SHOAL_DEFINITIONS: {path} cannot be read: {error.strerror}")
-    if problems or definition is None:
-        for problem in problems:
-            click.echo(problem, err=True)
-        sys.exit(EXIT_WRONG_SETTINGS)
-    return settings, definition
-
-
-def _only_definitions(environment: Mapping[str, str]) -> dict[str, str]:
-    name = "SHOAL_DEFINITIONS"
-    return {name: environment[name]} if name in environment else {}
-
-
-def _finished(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end and return the result; an error of ours is one message and exit status 1."""
-    try:
-        return asyncio.run(work)
-    except ShoalError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(EXIT_FAILED)
-
-
-async def _work(settings: Settings, definition: Definition) -> int:
+async def _work(settings: Settings, file: File) -> int:
     async with Web(settings.web_host, settings.web_port, settings.web_url) as web:
-        await check_topics(
-            settings.kafka,
-            settings.prefix,
-            settings.partitions,
-            longest_window_ms=definition.longest_window_ms,
-            wait_s_max=settings.kafka_wait_s_max,
+        await _check_topics(settings, 0)
+        versions = await in_force(
+            settings.kafka, settings.prefix, settings.partitions, SystemClock(), file, operator()
         )
-        return await _serve(settings, definition, web)
+        await _check_topics(settings, versions.newest.definition.longest_window_ms)
+        return await _serve(settings, versions, web)
 
 
-async def _serve(settings: Settings, definition: Definition, web: Web) -> int:
-    evaluator, clock = Evaluator(definition), SystemClock()
+async def _check_topics(settings: Settings, longest_window_ms: int) -> None:
+    await check_topics(
+        settings.kafka,
+        settings.prefix,
+        settings.partitions,
+        longest_window_ms=longest_window_ms,
+        wait_s_max=settings.kafka_wait_s_max,
+    )
+
+
+async def _serve(settings: Settings, versions: Versions, web: Web) -> int:
+    clock = SystemClock()
     bounds = Bounds(settings.transaction_rows_max, settings.transaction_bytes_max)
 
     def engine(partition: int) -> PartitionEngine:
+        newest = versions.newest
         return PartitionEngine(
             app=settings.prefix,
             partition=partition,
-            definition=definition,
-            evaluator=evaluator,
+            definition=newest.definition,
+            evaluator=newest,
+            versions=versions,
             mode=cast(Literal["event", "wall"], settings.clock),
             wall=clock,
             bounds=bounds,
@@ -197,11 +182,12 @@ async def _serve(settings: Settings, definition: Definition, web: Web) -> int:
         app = create_app(settings, engine, web_url=web.url)
         update_customers.register(app)
         measure_lag.register(app)
+        follow_definitions.register(app, DefinitionFeed(settings.kafka, settings.prefix), versions)
         if broker is not None:
             sweep_deadlines.register(app, clock, broker)
         if name is not None:
             hold_name.register(app, name)
-        web.watched = Worker(app, definition, evaluator, clock, settings.partitions, broker)
+        web.watched = Worker(app, versions, clock, settings.partitions, broker)
         return await run(app)
     finally:
         for each in (broker, name):
@@ -270,11 +256,10 @@ async def _printed(settings: Settings, from_beginning: bool) -> None:
             click.echo(as_line(change))
 
 
-async def _described(settings: Settings, definition: Definition, customer_id: str) -> str | None:
-    await check_topics(
-        settings.kafka, settings.prefix, settings.partitions, wait_s_max=settings.kafka_wait_s_max
-    )
-    return await customer_card(settings.kafka, settings.prefix, settings.partitions, definition, customer_id)
+async def _described(settings: Settings, file: File, customer_id: str) -> str | None:
+    await _check_topics(settings, 0)
+    pipeline = Pipeline(settings.kafka, settings.prefix, settings.partitions)
+    return await customer_card(pipeline, await versions_of(pipeline, *file), customer_id)
 
 
 if __name__ == "__main__":

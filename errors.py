@@ -82,6 +82,24 @@ class DefinitionMismatch(KafkaError):
     """The state was built by another definition than the one this worker holds."""
 
 
+class DefinitionBehind(KafkaError):
+    """The state was built by a version of the definition this worker has not read yet."""
+
+    retryable = True
+
+
+class ApplyConflict(ShoalError):
+    """Somebody else applied a version first; what was planned was planned on an older one."""
+
+
+class FactsMissing(ShoalError):
+    """A definition needs facts that are not kept; a rebuild from `events` would bring them."""
+
+
+class TooFewCustomers(ShoalError):
+    """There are not enough customers who bought to propose thresholds."""
+
+
 class SinkError(ShoalError):
     """A sink could not take what it was given; nothing of it counts as delivered."""
 

@@ -66,7 +66,9 @@ DIMENSION = Label("dimension", None, "the dimensions of the definition")
 VALUE = Label("value", None, "the values of the dimension in the definition")
 EVENT_TYPE = Label("type", None, "the stored event types, and `unknown` where the schema is not")
 RESULT = Label("result", ("applied", "duplicate", "too_old", "dead"))
-CAUSE = Label("cause", ("erasure", "rule_changed", "refund", "late_event", "event", "time_elapsed"))
+CAUSE = Label(
+    "cause", ("erasure", "rule_changed", "refund", "late_event", "event", "time_elapsed", "unknown")
+)
 CHANGE = Label("change", ("entered", "exited", "moved"))
 ORIGIN = Label("origin", ("live", "backfill", "reconcile"))
 STAGE = Label("stage", ("decode", "apply", "evaluate", "write", "commit"))
@@ -173,6 +175,18 @@ DEFINITION = Metric(
         Label("version", None, "one per process"),
         Label("hash", None, "one per process; the first 12 hex digits"),
     ),
+)
+REFUSED = Metric(
+    "shoal_definition_refused",
+    "gauge",
+    "1 while a partition keeps an earlier version, for the newest needs facts that are not kept.",
+    (PARTITION,),
+)
+UNCONVERTED = Metric(
+    "shoal_unconverted_customers",
+    "gauge",
+    "Customers whose values are still those of an earlier version of the definition.",
+    (PARTITION,),
 )
 CLOCK_OFFSET = Metric(
     "shoal_clock_offset_seconds", "gauge", "The worker's clock less the broker's, when last compared."

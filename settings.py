@@ -148,7 +148,10 @@ class Settings:
         _one_of("wall", "event"),
     )
     definitions: Path = _setting(
-        "SHOAL_DEFINITIONS", "segments.yaml", "The file that says what is computed.", ("a path", Path)
+        "SHOAL_DEFINITIONS",
+        "segments.yaml",
+        "The file the very first worker begins with; then what was applied counts.",
+        ("a path", Path),
     )
     partitions: int = _setting(
         "SHOAL_PARTITIONS",

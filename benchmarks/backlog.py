@@ -15,7 +15,8 @@ from clock import FrozenClock
 from streams.kafka.seam import Chunk, Transaction
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import default_definition
-from streams.steps.engine import Bounds, PartitionEngine
+from streams.steps.engine import PartitionEngine
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedRecord
 
 DAYS = 90

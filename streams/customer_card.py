@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from clock import SystemClock
+from streams import committed
+from streams.applying import Pipeline
 from streams.customers.facts import NEVER_MS, Strings, TraitValue
 from streams.customers.hashing import partitions_of
-from streams.kafka.reading import restore_partition
+from streams.kafka.reading import reader
 from streams.segments.currencies import EXPONENTS
-from streams.segments.definition import DAY_MS, Definition
-from streams.segments.evaluate import Evaluator
+from streams.segments.definition import DAY_MS
+from streams.segments.versions import Versions
 from streams.steps.engine import PartitionEngine
 
 
@@ -45,30 +45,17 @@ class Card:
     traits: Mapping[str, TraitValue]
 
 
-async def customer_card(
-    bootstrap: str, prefix: str, partitions: int, definition: Definition, customer_id: str
-) -> str | None:
+async def customer_card(pipeline: Pipeline, versions: Versions, customer_id: str) -> str | None:
     """Return the card of a customer as text, None when nothing is known of it.
 
     It is as of the clock of its partition, from the committed rows of `customers`; reading
     them takes no part in the worker's group. Raises KafkaUnavailable, StateCorrupt,
     TopicMismatch or DefinitionMismatch as a worker would.
     """
-    partition = partition_of(customer_id, partitions)
-    evaluator = Evaluator(definition)
-    engine = PartitionEngine(
-        app=prefix,
-        partition=partition,
-        definition=definition,
-        evaluator=evaluator,
-        mode="event",
-        wall=SystemClock(),
-    )
-    async with aclosing(restore_partition(bootstrap, prefix, partition)) as rows:
-        async for row_key, value in rows:
-            engine.restore_row(row_key, value)
-    engine.finish_restore(partitions=partitions)
-    card = card_of(engine, evaluator, customer_id)
+    partition = partition_of(customer_id, pipeline.partitions)
+    async with reader(pipeline.bootstrap) as consumer:
+        engine = await committed.restored(consumer, pipeline.prefix, partition, pipeline.partitions, versions)
+    card = card_of(engine, customer_id)
     return None if card is None else as_text(card)
 
 
@@ -77,20 +64,21 @@ def partition_of(customer_id: str, partitions: int) -> int:
     return int(partitions_of(Strings.from_list([customer_id.encode()]), partitions)[0])
 
 
-def card_of(engine: PartitionEngine, evaluator: Evaluator, customer_id: str) -> Card | None:
+def card_of(engine: PartitionEngine, customer_id: str) -> Card | None:
     """Return the card of a customer of this partition, None when nothing is known of it."""
     table, definition = engine.table, engine.definition
     slots = table.slots.find(Strings.from_list([customer_id.encode()]))
     slot = int(slots[0])
     if slot < 0:
         return None
-    outcome = evaluator.evaluate(table, slots, np.array([engine.clock_ms]))
+    outcome = engine.evaluator.evaluate(table, slots, np.array([engine.clock_ms]))
     values: dict[str, tuple[str, int] | None] = {}
-    for d, dimension in enumerate(evaluator.dimensions):
-        if not evaluator.counted[d]:
+    counted = dict(zip(engine.evaluator.dimensions, engine.evaluator.counted.tolist(), strict=True))
+    for d, dimension in enumerate(table.dimensions):
+        if not counted[dimension]:
             continue
         code = int(table.value[slot, d])
-        held = None if code < 0 else (evaluator.values[d][code], int(table.since_ms[slot, d]))
+        held = None if code < 0 else (table.values[d][code], int(table.since_ms[slot, d]))
         values[dimension] = held
     r, f, m = outcome.scores[0].tolist()
     return Card(
@@ -100,7 +88,9 @@ def card_of(engine: PartitionEngine, evaluator: Evaluator, customer_id: str) -> 
         partition=engine.partition,
         values=values,
         segments=frozenset(
-            name for name, kind in zip(evaluator.dimensions, evaluator.kinds, strict=True) if kind == "custom"
+            name
+            for name, kind in zip(engine.evaluator.dimensions, engine.evaluator.kinds, strict=True)
+            if kind == "custom"
         ),
         scores=(r, f, m) if r else None,
         last_order_ms=int(outcome.last_purchase_ms[0]),

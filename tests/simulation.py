@@ -18,7 +18,9 @@ from streams.customers.series import Series
 from streams.kafka.seam import Chunk, DeadLetter, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.steps.engine import Bounds, PartitionEngine
+from streams.segments.versions import Versions
+from streams.steps.engine import PartitionEngine
+from streams.steps.room import Bounds
 
 APPENDED_MS = 4_000_000_000_000
 """When a record was appended unless a test says: after everything a replay may contain."""
@@ -52,6 +54,8 @@ class SimulatedPartition:
     series: tuple[Series, ...] = ()
     """Declared beside what the definition declares."""
     evaluator_type: type[Evaluator] = Evaluator
+    versions: Versions | None = None
+    """What may become of the definition; None: nothing."""
 
     def __post_init__(self) -> None:
         self.evaluator = self.evaluator_type(self.definition)
@@ -87,6 +91,7 @@ class SimulatedPartition:
             mode=self.mode,
             wall=FrozenClock(0),
             bounds=self.bounds,
+            versions=self.versions,
         )
         for key, value in self.changelog.items():
             engine.restore_row(key, value)
@@ -133,6 +138,18 @@ class SimulatedPartition:
                 self.crash()
                 continue
             self.commit()
+
+    def convert(self, crash: Callable[[], bool] = lambda: False, slices: int = 1 << 30) -> None:
+        """Convert up to so many slices; `crash` is asked before every commit."""
+        while self.engine.converting and slices > 0:
+            if self.engine.convert():
+                slices -= 1
+            elif not crash():
+                self.commit()
+                continue
+            if crash():
+                self.crash()
+        self.commit()
 
     def values(self) -> dict[str, dict[str, str]]:
         """Customer to dimension to value, as a new subscriber of memberships sees it."""

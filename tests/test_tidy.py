@@ -41,6 +41,7 @@ OURS = {
     "agents",
     "cli",
     "clock",
+    "commands",
     "demo",
     "deploy",
     "errors",

@@ -30,6 +30,12 @@ class DirtyRows(CustomerState):
         self._dirty_bytes_max = 0
         self.row_count = 0
 
+    def relayout(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+        """See CustomerState; rows are written in the new layout. Only while nothing waits to be taken."""
+        assert not self._dirty_count, "rows marked dirty were bounded in the old layout"
+        super().relayout(dimensions, values)
+        self._format = RowFormat(dimensions, values)
+
     @property
     def dirty_count(self) -> int:
         """Customers whose row must be written."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 
 from errors import StateCorrupt
 from streams.customers.row_format import PARTITION_ROW, encode_key
@@ -12,6 +13,25 @@ FORMAT_VERSION = 1
 
 PARTITION_ROW_KEY = encode_key(PARTITION_ROW, b"")
 """The key of the one partition row of a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converting:
+    """How far the customers of a partition are converted to the definition its row names."""
+
+    cursor: int
+    """Done are those whose place in CustomerTable.ordering is below it, unless pending then."""
+    kinds: Mapping[str, str]
+    """Kind of each dimension that definition no longer has, for the exits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """The latest request to send all members again, and how far it is."""
+
+    run_id: str
+    cursor: int
+    """Sent are those whose place in CustomerTable.ordering is below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +51,10 @@ class PartitionRow:
     complete_since: dict[str, int]
     """Per series, the UTC ms from which on every fact is kept."""
     fact_key: bytes
+    converting: Converting | None = field(default=None)
+    """None when every customer's values are those of the definition."""
+    resent: Resent | None = field(default=None)
+    """None when there never was such a request."""
 
     def encode(self) -> bytes:
         """Return readable JSON with the version of the format."""
@@ -46,6 +70,12 @@ class PartitionRow:
             if version != FORMAT_VERSION:
                 raise StateCorrupt(f"partition row of format {version!r}; this worker reads {FORMAT_VERSION}")
             content["fact_key"] = bytes.fromhex(content["fact_key"])
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
+            if content.get("converting") is not None:
+                content["converting"] = Converting(**content["converting"])
+            if content.get("resent") is not None:
+                content["resent"] = Resent(**content["resent"])
+            for name in ("converting", "resent"):
+                content.setdefault(name, None)
+            return cls(**{each.name: content[each.name] for each in fields(cls)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateCorrupt(f"partition row unreadable: {error!r}") from error

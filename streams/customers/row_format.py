@@ -17,7 +17,7 @@ from streams.customers.arena import Column
 from streams.customers.facts import Int64s, UInt8s
 from streams.customers.state import CustomerState
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 PARTITION_ROW, CUSTOMER_ROW = 0, 1
 """Kinds of row."""
@@ -33,8 +33,8 @@ ID_BYTES_MAX = (1 << 16) - 1
 HEAD = np.dtype(
     [
         ("version", "u1"),
-        ("dimensions", "u1"),
-        ("literal_bytes", "<u2"),
+        ("dimensions", "<u2"),
+        ("literal_bytes", "<u4"),
         ("event_id_bytes", "<u4"),
         ("profile_bytes", "<u4"),
         ("changes_bytes", "<u4"),
@@ -52,6 +52,7 @@ HEAD = np.dtype(
         ("folded_orders", "<i8"),
         ("folded_paid_minor", "<i8"),
         ("folded_refunds_minor", "<i8"),
+        ("evaluated_by", "<u4"),
     ]
 )
 

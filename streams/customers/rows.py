@@ -49,8 +49,12 @@ class Restorer:
         else:
             self._rows[key] = value
 
-    def finish(self) -> int:
-        """Build the table; return the customers restored. StateCorrupt if the rows contradict themselves."""
+    def finish(self, *, mixed: bool = False) -> int:
+        """Build the table; return the customers restored. StateCorrupt if the rows contradict themselves.
+
+        With `mixed`, rows may hold dimensions and values the table was not made for: it takes them in,
+        behind its own. Otherwise such a row is a DefinitionMismatch.
+        """
         ids: list[bytes] = []
         heads: list[bytes] = []
         pages: dict[bytes, dict[int, bytes]] = {}
@@ -65,7 +69,7 @@ class Restorer:
         if pages.keys() - set(ids):
             raise StateCorrupt("a page of facts belongs to no customer row")
         if ids:
-            _Restoration(self._table, ids, heads, pages).run()
+            _Restoration(self._table, ids, heads, pages, mixed).run()
         return len(ids)
 
 
@@ -73,9 +77,15 @@ class _Restoration:
     """One run over all rows, column by column."""
 
     def __init__(
-        self, table: CustomerTable, ids: list[bytes], heads: list[bytes], pages: dict[bytes, dict[int, bytes]]
+        self,
+        table: CustomerTable,
+        ids: list[bytes],
+        heads: list[bytes],
+        pages: dict[bytes, dict[int, bytes]],
+        mixed: bool,
     ) -> None:
         self._table, self._ids, self._rows, self._pages = table, ids, heads, pages
+        self._mixed = mixed
         if any(len(row) < HEAD.itemsize or row[0] != FORMAT_VERSION for row in heads):
             raise StateCorrupt(f"a customer row is not of format {FORMAT_VERSION}")
         self._head = np.frombuffer(b"".join([row[: HEAD.itemsize] for row in heads]), HEAD)
@@ -112,9 +122,24 @@ class _Restoration:
                 table.series_facts.folds.decode(slots[row], value[e:f])
             facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
+        if self._mixed:
+            self._take_in([pair for literals in by_literals for pair in decode_literals(literals)])
         for literals, members in by_literals.items():
             self._restore_values(literals, np.array(members, np.int64))
         return facts
+
+    def _take_in(self, pairs: list[tuple[str, str | None]]) -> None:
+        """Add the dimensions and literals of rows from before a change of the definition."""
+        held = {
+            name: list(literals)
+            for name, literals in zip(self._table.dimensions, self._table.values, strict=True)
+        }
+        for dimension, value in pairs:
+            if value is not None and value not in held.setdefault(dimension, []):
+                held[dimension].append(value)
+        layout = tuple(held), tuple(map(tuple, held.values()))
+        if layout != (self._table.dimensions, self._table.values):
+            self._table.relayout(*layout)
 
     def _restore_values(self, literals: bytes, rows: Int64s) -> None:
         """Restore the values of rows that say the same in every dimension."""
@@ -125,6 +150,9 @@ class _Restoration:
         stamped = np.frombuffer(stamps, np.int64).reshape(len(rows), len(pairs), 2)
         for place, (dimension, value) in enumerate(pairs):
             if dimension not in table.dimensions:
+                if value is None:
+                    # Left by who held a value in a dimension that is gone since.
+                    continue
                 raise DefinitionMismatch(f"the state holds dimension {dimension!r}, the definition does not")
             at = table.dimensions.index(dimension)
             if value is not None and value not in table.values[at]:

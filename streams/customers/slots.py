@@ -90,6 +90,12 @@ class Slots:
         ends = starts + self._lengths[slots]
         return [whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
+    def hashed(self, keyed: KeyedHash) -> UInt64s:
+        """Return uint64[count]: the hash of every id under another key than this object's own."""
+        count, used = self._count, self._words_used
+        words = (self._words[:used], self._counts[:count], self._firsts[:count], self._lengths[:count])
+        return keyed.hash_words(Words(*words))
+
     def lengths_of(self, slots: Int64s) -> Int64s:
         """Return int64[n]: the bytes in each slot's id."""
         return self._lengths[slots]

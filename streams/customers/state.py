@@ -34,6 +34,9 @@ _FILLS = {
     "value": -1,
 }
 
+_OF_DIMENSIONS = ("value", "since_ms", "value_seq")
+"""Columns with one entry per dimension."""
+
 
 class EventIds(dict[int, bytes]):
     """Slot to the event that made it pending; counts the bytes written, for the row bound."""
@@ -67,6 +70,8 @@ class CustomerState:
     profile_bytes_max: npt.NDArray[np.int32]
     """No less than the bytes of the customer's encoded profile."""
     has_account: Bools
+    evaluated_by: npt.NDArray[np.uint32]
+    """The version of the definition that gave the values; 0 before the first evaluation."""
     pending_cause: UInt8s
     pending_at_ms: Int64s
     signed_up_ms: Int64s
@@ -117,6 +122,7 @@ class CustomerState:
         self.value_seq = np.zeros((0, dimensions), np.int64)
         self.profile_bytes_max = np.zeros(0, np.int32)
         self.has_account = np.zeros(0, np.bool_)
+        self.evaluated_by = np.zeros(0, np.uint32)
         self.pending_cause = np.zeros(0, np.uint8)
         self._dirty = np.zeros(0, np.bool_)
 
@@ -127,6 +133,29 @@ class CustomerState:
                 setattr(self, name, enlarged(column, capacity, _FILLS.get(name, 0)))
         self.entries.hold_slots(SERIES * capacity)
         self.pages.hold_slots(capacity)
+
+    def relayout(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
+        """Hold values of these dimensions and literals from now on; what has the same name stays.
+
+        A dimension or literal that is left out must be held by nobody.
+        """
+        columns = {name: getattr(self, name) for name in _OF_DIMENSIONS}
+        capacity = self.slots.capacity
+        for name, before in columns.items():
+            shape = (capacity, len(dimensions))
+            setattr(self, name, np.full(shape, _FILLS.get(name, 0), before.dtype))
+        for at, (dimension, literals) in enumerate(zip(dimensions, values, strict=True)):
+            if dimension not in self.dimensions:
+                continue
+            was = self.dimensions.index(dimension)
+            # One more than the code, so that null, at -1, has a place too.
+            places = {literal: code for code, literal in enumerate(literals)}
+            codes = np.array([-1, *(places.get(text, -1) for text in self.values[was])], np.int16)
+            self.value[:, at] = codes[columns["value"][:, was] + 1]
+            self.since_ms[:, at], self.value_seq[:, at] = (
+                columns[name][:, was] for name in _OF_DIMENSIONS[1:]
+            )
+        self.dimensions, self.values = dimensions, values
 
     @property
     def count(self) -> int:

@@ -60,6 +60,10 @@ class CustomerTable(FurtherFacts):
         self.conflicts = 0
         self.facts_applied = 0
 
+    def ordering(self) -> UInt64s:
+        """Return uint64[count]: a number per customer, the same after any restart, and seldom that of two."""
+        return self.slots.hashed(self._hashes)
+
     def apply(self, facts: Facts, rows: Int64s, slots: Int64s, fold_line_ms: Int64s) -> UInt8s:
         """Apply facts as if one at a time in order; return a Result per row.
 

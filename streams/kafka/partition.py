@@ -71,6 +71,8 @@ class Partition:
         self._chunks: deque[Chunk] = deque()
         self._arrived, self._committable, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._at_work = asyncio.Lock()
+        self._slicing = False
+        self._refusal: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._sweeping: asyncio.Task[None] | None = None
         self._suspicion: Suspicion | None = None
@@ -147,7 +149,8 @@ class Partition:
             self.running
             and not self._closing
             and not self._chunks
-            and not self._at_work.locked()
+            # A conversion lets others in after each slice.
+            and (self._slicing or not self._at_work.locked())
             and self._sweeping is None
         )
 
@@ -186,14 +189,40 @@ class Partition:
 
     async def _apply_loop(self) -> None:
         while not self._closing:
-            if not self._chunks:
+            if self._chunks:
+                async with self._at_work:
+                    chunk = self._chunks.popleft()
+                    self._on_room()
+                    await self._apply(chunk)
+            # One slice after each chunk, however many wait: neither holds up the other for long.
+            if self.engine.converting:
+                async with self._at_work:
+                    await self._convert()
+            elif not self._chunks and not self._settling():
                 self._arrived.clear()
                 await self._arrived.wait()
-                continue
-            async with self._at_work:
-                chunk = self._chunks.popleft()
-                self._on_room()
-                await self._apply(chunk)
+
+    async def _convert(self) -> None:
+        """Convert one slice of customers to the newest definition."""
+        self._slicing = True
+        try:
+            while not self._closing:
+                async with self._turn:
+                    began = self.engine.convert()
+                    self._committable.set()
+                    await asyncio.sleep(0)
+                if began:
+                    break
+                await self._wait_for_room()
+        finally:
+            self._slicing = False
+        if self.engine.refusal not in (None, self._refusal):
+            log.error("partition %d keeps its definition: %s", self.number, self.engine.refusal)
+        self._refusal = self.engine.refusal
+
+    def look_up(self) -> None:
+        """Look whether there is a newer definition to convert to."""
+        self._arrived.set()
 
     async def _apply(self, chunk: Chunk) -> None:
         if chunk.start_offset != self.position:
@@ -281,6 +310,9 @@ class Partition:
 
     def _lives(self) -> bool:
         return self.running
+
+    def _settling(self) -> bool:
+        return self._closing
 
     async def close(self) -> None:
         """Give the partition up."""

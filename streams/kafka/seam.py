@@ -127,6 +127,17 @@ class StepEngine(Protocol):
     def sweep(self, now_ms: int) -> bool:
         """Evaluate deadlines up to `now_ms`; False when cut by the bound: take, then call again."""
 
+    @property
+    def converting(self) -> bool:
+        """Whether `convert` has something to do."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why a newer version of the definition is not taken on, None while there is no reason."""
+
+    def convert(self) -> bool:
+        """Bring one slice of customers to the newest version; False when pending work must be taken."""
+
     def set_aside(self, offset: int, error: str) -> None:
         """Make the record at `offset`, not yet begun, a dead letter (ApplyFailed) instead of applying it."""
 

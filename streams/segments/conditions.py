@@ -46,7 +46,7 @@ class Compare:
     timeless = False
 
     def __init__(self, measure: Measure, operator: Operator, threshold: int) -> None:
-        self.measure = measure
+        self.measure, self.operator, self.threshold = measure, operator, threshold
         # Measures are whole numbers, so `> k` is `>= k + 1`: every operator is one or two cuts.
         first = threshold + 1 if operator in (">", "<=") else threshold
         cuts = (first,) if operator[0] in "<>" else (first, first + 1)

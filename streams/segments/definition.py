@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from streams.customers.series import Series
@@ -39,6 +39,7 @@ class Definition:
     """One version of what Shoal computes. Built by loading.load(), which checks every constant."""
 
     version: int
+    """Given when it is applied; until then what the file says."""
     rates: Rates
     window_ms: int
     """The trailing window of F and M."""
@@ -100,12 +101,15 @@ class Definition:
         """How long facts are kept: 10 years if a rule asks for the first or last of an event, or for all."""
         return WINDOW_MAX_MS if any(map(looks_back, self.rules)) else self.longest_window_ms
 
+    def numbered(self, version: int) -> Definition:
+        """Return the same content as another version."""
+        return replace(self, version=version)
+
     @property
     def hash(self) -> str:
-        """The SHA-256, in hex, of the content: equal however the file is laid out or commented."""
+        """The SHA-256, in hex, of the content, its number aside: equal however the file is laid out."""
         lifecycle = self.lifecycle
         content: dict[str, Any] = {
-            "version": self.version,
             "reporting_currency": self.reporting_currency,
             "rates": {code: str(rate) for code, rate in self.rates.declared.items()},
             "window_ms": self.window_ms,

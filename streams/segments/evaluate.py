@@ -13,9 +13,10 @@ from streams.customers.series import Series
 from streams.segments import lifecycle, scores
 from streams.segments.choices import Choice
 from streams.segments.compiling import Compiler, Dimension
+from streams.segments.conditions import Condition
 from streams.segments.definition import Definition
-from streams.segments.rules import reads_traits
-from streams.segments.settling import RULE_SUFFIX, Delay
+from streams.segments.rules import Segment, reads_traits
+from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX, Delay
 from streams.segments.stages import VALUES
 from streams.segments.standing import Subscriptions
 from streams.segments.view import FAR_MS, Plan, Table, View
@@ -78,7 +79,8 @@ class Evaluator:
 
     dimensions: tuple[str, ...]
     """rfm, lifecycle, the custom exclusive ones, one per segment that is computed, and for each of those
-    with a delay another one that holds the truth of its rule."""
+    with a delay another one that holds the truth of its rule. The name of what nobody is told of says
+    so, and no key can be such a name: what becomes shown or hidden is another dimension."""
     values: tuple[tuple[str, ...], ...]
     """The values of each dimension; a segment has one, its own key, which is had or not."""
     kinds: tuple[str, ...]
@@ -113,16 +115,17 @@ class Evaluator:
         exclusive = {name: compiler.choice(name) for name in names}
         computed = definition.computed
         settling = [each for each in computed if each.settles]
-        own = (*(each.key for each in computed), *(each.key + RULE_SUFFIX for each in settling))
+        own = (*(_name(each) for each in computed), *(each.key + RULE_SUFFIX for each in settling))
         self.dimensions = (*exclusive, *own)
-        self.values = (*(values for _, values in exclusive.values()), *((name,) for name in own))
+        keys = (*(each.key for each in computed), *(each.key + RULE_SUFFIX for each in settling))
+        self.values = (*(values for _, values in exclusive.values()), *((key,) for key in keys))
         self.kinds = ("exclusive",) * len(exclusive) + ("custom",) * len(own)
         silent = (*(each.state == "shadow" for each in computed), *(True for _ in settling))
         self.shadows = (False,) * len(exclusive) + silent
         self.counted = np.array([not name.endswith(RULE_SUFFIX) for name in self.dimensions])
         self.delays = tuple(
             Delay(
-                self.dimensions.index(each.key),
+                self.dimensions.index(_name(each)),
                 self.dimensions.index(each.key + RULE_SUFFIX),
                 each.dwell_enter_ms,
                 each.dwell_exit_ms,
@@ -136,6 +139,17 @@ class Evaluator:
             window for nodes in (self._choices, self.segments) for node in nodes for window in node.windows()
         )
 
+    def view(self, table: Table, slots: Int64s, now_ms: Int64s) -> View:
+        """Return a sight of these customers in which every node of the definition can be asked."""
+        return View(table, slots, now_ms, self._plan)
+
+    def nodes(self) -> tuple[Choice | Condition, ...]:
+        """Return the node of every dimension, in their order: what a segment's is, is a condition.
+
+        The truths of rules, which come last, have none of their own.
+        """
+        return (*self._choices, *self.segments)
+
     def evaluate(self, table: Table, slots: Int64s, now_ms: Int64s) -> Outcome:
         """Return what the customers at `slots` (int64[n]) are at `now_ms` (int64[n], one each).
 
@@ -146,7 +160,7 @@ class Evaluator:
         if not n:
             empty = np.empty(0, np.int64)
             return Outcome(value, triple, empty, empty, empty, empty)
-        view, rfm = View(table, slots, now_ms, self._plan), self._rfm
+        view, rfm = self.view(table, slots, now_ms), self._rfm
         due = view.due(self._choices[0]).copy()
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
@@ -174,3 +188,7 @@ class Evaluator:
             orders=view.value(rfm.orders),
             net_minor=view.value(rfm.net),
         )
+
+
+def _name(segment: Segment) -> str:
+    return segment.key + SHADOW_SUFFIX if segment.state == "shadow" else segment.key

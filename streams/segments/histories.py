@@ -187,12 +187,12 @@ class AgeOfDeclared(OfInstant):
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in ms."""
-        at = view.value(self._of)
+        at = view.value(self.of)
         return np.where((at != MISSING) & (at <= view.now_ms), view.now_ms - at, MISSING)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """It appears when the instant comes, and grows."""
-        at = view.value(self._of)
+        at = view.value(self.of)
         due = np.where(at > view.now_ms, at, at + ceiling)
         return np.where(at != MISSING, due, FAR_MS)
 
@@ -202,7 +202,7 @@ class Remaining(OfInstant):
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in ms, above 0."""
-        at = view.value(self._of)
+        at = view.value(self.of)
         return np.where(at > view.now_ms, at - view.now_ms, MISSING)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
@@ -210,7 +210,7 @@ class Remaining(OfInstant):
 
         The instant itself may move by time alone: to the next of several renewals, or away with what ends.
         """
-        at = view.value(self._of)
+        at = view.value(self.of)
         below = np.where(floor > 0, at - floor + 1, at)
         due = np.where(at > view.now_ms, np.minimum(at, below), FAR_MS)
-        return np.minimum(due, self._of.leaves(view, floor, ceiling))
+        return np.minimum(due, self.of.leaves(view, floor, ceiling))

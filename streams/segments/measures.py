@@ -146,7 +146,7 @@ class PaidAt:
     optional = True
 
     def __init__(self, of: Paid) -> None:
-        self._of = of
+        self.of = of
 
     def windows(self) -> Iterable[Window]:
         """Return none: the first and the last order are kept for ever."""
@@ -154,7 +154,7 @@ class PaidAt:
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in UTC ms, MISSING for a customer who never paid."""
-        at = view.paid_ms(self._of)
+        at = view.paid_ms(self.of)
         return np.where(at < FAR_MS, at, MISSING)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
@@ -168,11 +168,11 @@ class OfInstant:
     optional = True
 
     def __init__(self, of: Measure) -> None:
-        self._of = of
+        self.of = of
 
     def windows(self) -> Iterable[Window]:
         """Return the windows of the instant."""
-        return self._of.windows()
+        return self.of.windows()
 
 
 class Age(OfInstant):
@@ -180,12 +180,12 @@ class Age(OfInstant):
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in ms, MISSING without an instant."""
-        at = view.value(self._of)
+        at = view.value(self.of)
         return np.where(at != MISSING, np.maximum(view.now_ms - at, 0), MISSING)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Time alone only raises an age."""
-        at = view.value(self._of)
+        at = view.value(self.of)
         return np.where(at != MISSING, at + ceiling, FAR_MS)
 
 
@@ -198,7 +198,7 @@ class Bands:
         """With `descending` the lowest band scores highest, as for the age of the last order."""
         if list(edges) != sorted(set(edges)):
             raise ValueError(f"edges={edges!r}: expected strictly ascending numbers")
-        self.measure = measure
+        self.measure, self.edges = measure, tuple(edges)
         scores = range(1, len(edges) + 2)
         self._scores = np.array(scores[::-1] if descending else scores, np.int64)
         self._band = Band(measure, edges)

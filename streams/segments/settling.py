@@ -24,6 +24,14 @@ Values = tuple[Int16s, Int64s]
 RULE_SUFFIX = " (rule)"
 """What the name of a dimension ends with that holds the truth of a rule; no key can."""
 
+SHADOW_SUFFIX = " (shadow)"
+"""What the name of a dimension ends with that is computed and counted, and that nobody is told of."""
+
+
+def is_hidden(dimension: str) -> bool:
+    """Whether a dimension of this name is one that nobody is told of."""
+    return dimension.endswith((RULE_SUFFIX, SHADOW_SUFFIX))
+
 
 @dataclass(frozen=True, slots=True)
 class Delay:

@@ -97,17 +97,17 @@ class Stages:
         rfm: Rfm,
         constants: Lifecycle,
     ) -> None:
-        self._plain, self._subscriptions = plain, subscriptions
+        self.plain, self.subscriptions = plain, subscriptions
         self._rfm, self._constants = rfm, constants
 
     def windows(self) -> Iterable[Window]:
         """Return the windows of the rules."""
-        return self._plain.windows()
+        return self.plain.windows()
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] codes, indices into VALUES."""
-        codes: Int64s = view.value(self._plain)
-        found: Settled = view.value(self._subscriptions)
+        codes: Int64s = view.value(self.plain)
+        found: Settled = view.value(self.subscriptions)
         if not len(found.places):
             return codes
         codes = codes.copy()
@@ -117,8 +117,8 @@ class Stages:
 
     def due(self, view: View) -> Int64s:
         """Return the next instant > now at which the stage could differ."""
-        due = view.due(self._plain)
-        found: Settled = view.value(self._subscriptions)
+        due = view.due(self.plain)
+        found: Settled = view.value(self.subscriptions)
         if not len(found.places):
             return due
         rfm = self._rfm

@@ -42,7 +42,9 @@ def count_too_old(tally: Tally, counts: Counter[str], kinds: UInt8s) -> None:
             tally.events[TYPE_NAMES[Kind(kind)], "too_old"] += count
 
 
-def count_moves(tally: Tally, moves: Moves, dimensions: Sequence[str], *, live: bool) -> None:
+def count_moves(
+    tally: Tally, moves: Moves, dimensions: Sequence[str], *, live: bool, origin: str = "live"
+) -> None:
     """Count changes by dimension, kind of change and cause; with `live`, keep when each is effective."""
     change = 1 - (moves.before < 0).astype(np.int64) + (moves.after < 0)
     cause = moves.cause.astype(np.int64)
@@ -51,7 +53,7 @@ def count_moves(tally: Tally, moves: Moves, dimensions: Sequence[str], *, live: 
         if count:
             rest, label = divmod(code, len(LABELS))
             dimension, kind = divmod(rest, len(_CHANGES))
-            tally.changes[dimensions[dimension], _CHANGES[kind], LABELS[label], "live"] += count
+            tally.changes[dimensions[dimension], _CHANGES[kind], LABELS[label], origin] += count
     if live:
         for label in np.flatnonzero(np.bincount(cause)).tolist():
             tally.effective_at_ms.append((LABELS[label], moves.effective_at_ms[cause == label]))

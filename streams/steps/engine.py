@@ -2,176 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from clock import Clock
-from errors import DefinitionMismatch, StateCorrupt, TopicMismatch
 from streams.customers.facts import Int64s
-from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
-from streams.customers.rows import Restorer
-from streams.customers.table import CustomerTable
-from streams.kafka.seam import Chunk, DeadLetter, Row, Tally, Transaction
-from streams.segments.definition import Definition
-from streams.segments.evaluate import Evaluator
-from streams.series_reading import SeriesReader
+from streams.customers.table import Result
+from streams.kafka.seam import Chunk
 from streams.steps import counting
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
+from streams.steps.partition_state import PartitionState
 from streams.steps.plan import Piece, next_piece
-from streams.steps.room import Room, smaller
-from streams.steps.rounds import Rounds
-from streams.steps.ticks import sweep_ticks
-from streams.steps.work import Work, dead_letter_bytes
-from streams.steps.writing import ChangeWriter
-
-FOLD_MARGIN_MS = 7 * 86_400_000
-"""Facts are kept, and late ones accepted, this much longer than the longest window."""
-
-PARTITION_ROW_BYTES_MAX = 1_024
-"""A partition row and its key, without the names of series; some 400 bytes."""
+from streams.steps.resending import members
+from streams.steps.room import smaller
+from streams.steps.rounds import RESULTS, Rounds
+from streams.steps.ticks import Ticks, sweep_ticks
+from streams.steps.work import Work
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one transaction holds at most.
-
-    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
-    fits (less than 220 KB), and so does what one chunk holds of dead letters.
-    """
-
-    rows_max: int = 5_000
-    bytes_max: int = 8 << 20
-
-
-class PartitionEngine:
+class PartitionEngine(PartitionState):
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
 
     Any error leaves the state undefined: the owner drops it and restores. `app` names the
     pipeline in change ids; `mode` says whose clock drives deadlines (DESIGN: event time with
-    a replayer's Ticks, or append time and then the wall clock).
+    a replayer's Ticks, or append time and then the wall clock); for the others see PartitionState.
     """
 
-    def __init__(
-        self,
-        *,
-        app: str,
-        partition: int,
-        definition: Definition,
-        evaluator: Evaluator,
-        mode: Mode,
-        wall: Clock,
-        bounds: Bounds | None = None,
-        new_fact_key: Callable[[], bytes] = lambda: os.urandom(16),
-    ) -> None:
-        self.partition, self.definition, self.mode = partition, definition, mode
-        self.bounds = bounds or Bounds()
-        self._app, self._evaluator, self._new_fact_key = app, evaluator, new_fact_key
-        self._writer = ChangeWriter(app, partition, definition, evaluator, wall)
-        self._wall = wall
-        self._definition_hash = definition.hash
-        self._keep_ms = definition.kept_ms + FOLD_MARGIN_MS
-        self.counts: Counter[str] = Counter()
-        self._nanoseconds: Counter[str] = Counter()
-        self.begin_restore()
-
-    # -- restore ---------------------------------------------------------------------------
-
-    def begin_restore(self) -> None:
-        """Forget everything; rows follow."""
-        self._use_table(self._new_fact_key(), dict.fromkeys(self._kept_names(), 0))
-        # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
-        # rewritten by every transaction and so comes among the last.
-        self._restoring: dict[bytes, bytes | None] = {}
-        self.clock_ms = self.seq = 0
-        self.epoch, self.partitions = 1, 0
-        self.fold_line_ms = -self._keep_ms
-        self._applied = self._taken = 0
-        self._events = 0
-        self._tally = Tally()
-        self._writer.clear()
-        self._dead_letters: list[DeadLetter] = []
-        self._dead_bytes = 0
-        self._aside: dict[int, str] = {}
-
-    def restore_row(self, key: bytes, value: bytes | None) -> None:
-        """Take one changelog row, oldest first."""
-        self._restoring[key] = value
-
-    def _kept_names(self) -> tuple[str, ...]:
-        """Names of everything that is kept: orders, refunds, and the keys of the declared series."""
-        return ("orders", "refunds", *(series.key for series in self._evaluator.series))
-
-    def _use_table(self, fact_key: bytes, complete_since_ms: dict[str, int]) -> None:
-        self._fact_key, self.complete_since_ms = fact_key, complete_since_ms
-        series, rates = self._evaluator.series, self.definition.rates
-        self._series = SeriesReader(series, rates, fact_key) if series else None
-        self.table = CustomerTable(
-            fact_key=fact_key,
-            dimensions=self._evaluator.dimensions,
-            values=self._evaluator.values,
-            series=series,
-            complete_since_ms=complete_since_ms,
-        )
-        # A key is written as JSON, in which one byte becomes six at most.
-        names_bytes = sum(6 * len(name.encode()) + 32 for name in complete_since_ms)
-        self._row_bytes_max = PARTITION_ROW_BYTES_MAX + names_bytes
-        self._room = Room(self.table, self.definition, self._evaluator, app=self._app)
-
-    def finish_restore(self, *, partitions: int) -> int | None:
-        """Build the state; return the partition row's source offset, None when there is no row.
-
-        Raises StateCorrupt for customers without a partition row, TopicMismatch when the
-        partition count is not the one the state was built with, DefinitionMismatch when
-        another definition built it.
-        """
-        rows, self._restoring = self._restoring, {}
-        self.partitions = partitions
-        stored = rows.pop(PARTITION_ROW_KEY, None)
-        if stored is None:
-            if any(value is not None for value in rows.values()):
-                raise StateCorrupt(
-                    f"partition {self.partition}: {len(rows)} customer rows but no partition row;"
-                    " the customers topic was changed from outside: rebuild it"
-                )
-            return None
-        row = PartitionRow.decode(stored)
-        if row.partitions != partitions:
-            raise TopicMismatch(
-                f"partition {self.partition}: events has {partitions} partitions, the state was built with"
-                f" {row.partitions}; a new count needs a rebuild under a new prefix"
-            )
-        mine = (self.definition.version, self._definition_hash)
-        if (row.definition_version, row.definition_hash) != mine:
-            raise DefinitionMismatch(
-                f"partition {self.partition}: built by definition {row.definition_version}"
-                f" ({row.definition_hash[:12]}), this worker holds {mine[0]} ({mine[1][:12]});"
-                " start it with that segments.yaml, or under a new prefix"
-            )
-        self.clock_ms, self.seq, self.epoch = row.clock_ms, row.seq, row.epoch
-        self.fold_line_ms = row.fold_line_ms
-        # What is kept only since now is complete only since now, and what is no longer declared is dropped.
-        since_ms = {name: row.complete_since.get(name, row.clock_ms) for name in self._kept_names()}
-        self._use_table(row.fact_key, since_ms)
-        restorer = Restorer(self.table)
-        for key, value in rows.items():
-            restorer.add(key, value)
-        restorer.finish()
-        self._applied = self._taken = row.source_offset
-        return row.source_offset
-
-    def start_at(self, offset: int) -> None:
-        """Begin a fresh partition at `offset`, the beginning of its log."""
-        self._applied = self._taken = offset
-
-    @property
-    def applied_offset(self) -> int:
-        """Next source offset whose record is not yet reflected in the state."""
-        return self._applied
+    def __init__(self, *, mode: Mode, **state: Any) -> None:
+        self.mode = mode
+        super().__init__(**state)
 
     # -- a chunk ---------------------------------------------------------------------------
 
@@ -210,8 +70,7 @@ class PartitionEngine:
         self._apply(work, piece, due_slots)
         done = work.records_done()
         while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
-            self._dead_letters.append(work.dead_letters[work.dead])
-            self._dead_bytes += dead_letter_bytes(work.dead_letters[work.dead])
+            self._add_dead(work.dead_letters[work.dead])
             self.counts["dead"] += 1
             work.dead += 1
         records = work.chunk.records
@@ -250,10 +109,6 @@ class PartitionEngine:
             piece = less
         return piece
 
-    def _pending_bytes(self) -> int:
-        rows = self.table.dirty_bytes_max + self._row_bytes_max
-        return rows + self._writer.pending_bytes + self._dead_bytes
-
     def _apply(self, work: Work, piece: Piece, due_slots: Int64s) -> None:
         """Run one piece of a chunk: its facts, its ticks, and who of `due_slots` is due at them."""
         rows = np.arange(work.row, piece.row_end)
@@ -264,6 +119,7 @@ class PartitionEngine:
         too_old = strangers[work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers]]
         if len(too_old):
             counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
+            self._refuse_before(int(work.fold_line_ms[too_old].max()))
         rows = rows[known]
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         whole = True
@@ -284,10 +140,14 @@ class PartitionEngine:
         """The first customers by id that fit, and whether these are all: an order no restart can change."""
         ids = self.table.slots.ids_of(due_slots)
         due_slots = due_slots[np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)]
-        taken = np.cumsum(self._room.sweep_bytes(due_slots, work))
-        fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
-        room = max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count))
+        room = self._fitting(due_slots, work)
         return due_slots[:room], len(due_slots) <= room
+
+    def _fitting(self, slots: Int64s, work: Work) -> int:
+        """How many of the first of some customers can be evaluated once within this transaction."""
+        taken = np.cumsum(self._room.sweep_bytes(slots, work))
+        fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
+        return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(slots)))
 
     def _run(
         self,
@@ -298,6 +158,7 @@ class PartitionEngine:
         tick_of_row: Int64s,
         *,
         moves_clock: bool,
+        converts: bool = False,
     ) -> None:
         """Run rounds, number the changes, move the clock: not before the last customer of a cut sweep."""
         rounds = Rounds(
@@ -312,8 +173,11 @@ class PartitionEngine:
             due_slots=due_slots,
             tick_ms=tick_ms,
             clock_ms=self.clock_ms,
+            converts=converts,
         )
         moves = rounds.run()
+        if any(count and code % RESULTS == Result.TOO_OLD for code, count in rounds.results.items()):
+            self._refuse_before(int(work.fold_line_ms[rows].max()))
         if len(tick_ms) and moves_clock:
             self.clock_ms = max(self.clock_ms, int(tick_ms[-1]))
             self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
@@ -325,8 +189,7 @@ class PartitionEngine:
             self._spend("changes", began)
         for row in sorted(rounds.refused):
             record, kind = work.chunk.records[int(work.facts.position[row])], int(work.facts.kind[row])
-            self._dead_letters.append(dead_letter(record, beyond_bounds(kind)))
-            self._dead_bytes += dead_letter_bytes(self._dead_letters[-1])
+            self._add_dead(dead_letter(record, beyond_bounds(kind)))
         counting.count_facts(self._tally, self.counts, rounds.results)
         for spent in (self._nanoseconds, self._tally.nanoseconds):
             spent.update(rounds.nanoseconds)
@@ -354,47 +217,62 @@ class PartitionEngine:
         self._apply(work, piece, due_slots)
         return work.tick == len(work.ticks)
 
-    # -- the transaction -------------------------------------------------------------------
+    # -- versions --------------------------------------------------------------------------
 
-    def has_pending(self) -> bool:
-        """Whether anything, if only the offset, moved since the last `take`."""
-        return self._applied != self._taken or self.table.dirty_count > 0
+    @property
+    def converting(self) -> bool:
+        """Whether `convert` has something to do."""
+        return self._conversion.has_work(self.table) or self._resending.has_work
 
-    def take(self) -> Transaction:
-        """Return everything applied since the last `take` and clear it."""
-        began = time.thread_time_ns()
-        rows: list[Row] = list(self.table.take_rows())
-        rows.append((PARTITION_ROW_KEY, self._row().encode()))
-        changes, memberships = self._writer.take(self.table, epoch=self.epoch)
-        self._spend("rows", began)
-        transaction = Transaction(
-            self._applied, rows, changes, memberships, self._dead_letters, self._events, self._tally
-        )
-        self._dead_letters, self._dead_bytes, self._events, self._taken = [], 0, 0, self._applied
-        self._tally = Tally()
-        return transaction
+    @property
+    def refusal(self) -> str | None:
+        """Why a newer version is not taken on."""
+        return self._conversion.refusal
 
-    def _row(self) -> PartitionRow:
-        return PartitionRow(
-            source_offset=self._applied,
-            clock_ms=self.clock_ms,
-            seq=self.seq,
-            epoch=self.epoch,
-            partitions=self.partitions,
-            definition_version=self.definition.version,
-            definition_hash=self._definition_hash,
-            fold_line_ms=self.fold_line_ms,
-            complete_since=self.complete_since_ms,
-            fact_key=self._fact_key,
-        )
+    @property
+    def unconverted(self) -> int:
+        """Customers whose values are still those of an earlier version."""
+        return self._conversion.stale_count(self.table)
 
-    def _spend(self, stage: str, began_ns: int) -> None:
-        spent = time.thread_time_ns() - began_ns
-        self._nanoseconds[stage] += spent
-        self._tally.nanoseconds[stage] += spent
+    def convert(self) -> bool:
+        """Convert one slice of customers to the newest version, at the clock; False when it must wait.
 
-    def stage_ms(self) -> dict[str, float]:
-        """CPU spent since the last call, in ms per stage; reading it starts it anew."""
-        stages = {stage: ns / 1e6 for stage, ns in sorted(self._nanoseconds.items())}
-        self._nanoseconds.clear()
-        return stages
+        When there is none, members that were asked for are sent again, a slice of them.
+        """
+        if self.has_pending():
+            return False
+        conversion = self._conversion
+        at_clock = Ticks(*(np.array([each], np.int64) for each in (0, self.clock_ms, 0)))
+        work = Work.of_ticks(at_clock)
+        if not conversion.has_work(self.table):
+            self._resend(work)
+            return True
+        if conversion.take_on(self.table, self.clock_ms, self.complete_since_ms):
+            self._use(conversion.evaluator)
+            # What was never refused is kept, so a longer look back may reach as far as that.
+            complete_ms = conversion.complete_ms(self.table, self.complete_since_ms)
+            self.fold_line_ms = max(complete_ms, self.clock_ms - self._keep_ms)
+            self._measure()
+            self._moved = True
+        slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
+        if len(slots):
+            none = work.slots
+            self._run(work, none, slots, at_clock.time_ms, none, moves_clock=True, converts=True)
+            self._moved = True
+        elif conversion.end(self.table):
+            self._use(conversion.evaluator)
+            self._measure()
+            self._moved = True
+        return True
+
+    def _resend(self, work: Work) -> None:
+        """Send a slice of all members again."""
+        slots = self._resending.slice(self.table, lambda slots: self._fitting(slots, work))
+        self._moved = True
+        moves = members(self.table, self._evaluator, slots, self.clock_ms)
+        if moves is not None:
+            run_id = self._resending.run_id
+            self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq, run_id=run_id)
+            counting.count_moves(
+                self._tally, moves, self._evaluator.dimensions, live=False, origin="reconcile"
+            )

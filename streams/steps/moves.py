@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain
@@ -30,12 +30,26 @@ class Cause(IntEnum):
     LATE_PURCHASE = 4
     REFUND = 5
     LATE_REFUND = 6
+    RULE_CHANGED = 7
+    """Not an event: the values stored are those of an earlier definition, whatever else happened."""
+    RESENT = 8
+    """No change at all: what is held already, sent again. Why it came to hold was said then."""
 
 
-LABELS = ("time_elapsed", "event", "event", "late_event", "late_event", "refund", "refund")
+LABELS = (
+    "time_elapsed",
+    "event",
+    "event",
+    "late_event",
+    "late_event",
+    "refund",
+    "refund",
+    "rule_changed",
+    "unknown",
+)
 """What a change says of each Cause, by its number."""
 
-LATE = (False, False, False, True, True, False, True)
+LATE = (False, False, False, True, True, False, True, True, False)
 """Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 
@@ -93,3 +107,13 @@ def concatenate(parts: Sequence[Moves]) -> Moves:
         for name, first in _columns(parts[0])
     }
     return Moves(**columns)
+
+
+def by_customer(parts: Sequence[Moves], ids_of: Callable[[Int64s], list[bytes]]) -> Moves:
+    """Join moves, sorted by (tick, customer id, dimension): an order that no chunking can influence."""
+    moves = concatenate(parts)
+    slots, inverse = np.unique(moves.slot, return_inverse=True)
+    ids = ids_of(slots)
+    rank = np.empty(len(ids), np.int64)
+    rank[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return moves.take(np.lexsort((moves.dimension, rank[inverse], moves.tick)))

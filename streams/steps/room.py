@@ -52,6 +52,18 @@ ACCOUNT_BYTES_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one transaction holds at most.
+
+    `bytes_max` counts keys and values of everything in it, but one customer at one tick always
+    fits (less than 220 KB), and so does what one chunk holds of dead letters.
+    """
+
+    rows_max: int = 5_000
+    bytes_max: int = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
 class Spans:
     """How long after a fact anything may change by time alone, in ms, by which facts can do it.
 

@@ -26,7 +26,7 @@ from streams.segments.view import FAR_MS
 from streams.steps.as_of import TableAsOf
 from streams.steps.dating import Changed, follow, joined, moves_of, raised
 from streams.steps.effective import effective_at
-from streams.steps.moves import Cause, Moves, concatenate
+from streams.steps.moves import Cause, Moves, by_customer
 from streams.steps.news import LATE_CAUSES, NO_INSTANT, NO_MONEY, News, news_of
 from streams.steps.phases import phases_of
 
@@ -42,7 +42,9 @@ class Rounds:
     `rows` are indices into `facts` in log order; `slots`, `tick_of_row` (0..k, where k
     means "after the last tick") and `fold_line_ms` run parallel to them. `due_slots` are
     the customers whose deadline may come at one of the ticks; they may overlap `slots`.
-    `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them.
+    `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them. With
+    `converts`, stale customers are evaluated at the first tick whatever their deadline, and whoever
+    is what it was is not written again.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Rounds:
         due_slots: Int64s,
         tick_ms: Int64s,
         clock_ms: int,
+        converts: bool = False,
     ) -> None:
+        self._converts = converts
         self._table, self._evaluator = table, evaluator
         self._facts, self._event_ids = facts, event_ids
         self._tick_ms = tick_ms
@@ -103,13 +107,20 @@ class Rounds:
         self._waiting: list[tuple[Int64s, News]] = []
         self._watched = self._phases.watched
         self._any_watched = bool(self._watched.any())
-        self._cause = table.pending_cause[slot]
+        # Whoever was last evaluated by another definition: whatever comes first finds it changed by that.
+        by = table.evaluated_by[slot]
+        stale = (by > 0) & (by != self._evaluator.definition.version)
+        if self._converts:
+            self._due_ms[stale] = self._tick_ms[0]
+        self._pending = np.flatnonzero(table.pending_cause[slot])
+        self._cause = np.where(stale, np.uint8(Cause.RULE_CHANGED), table.pending_cause[slot])
         self._latest_ms = table.pending_at_ms[slot]
         self._latest_ms[self._latest_ms == NEVER_MS] = NO_INSTANT
         # The fact that stands for the cause; -1: what made the customer pending came earlier.
         self._cause_row = np.full(len(slot), -1)
-        self._pending = np.flatnonzero(self._cause)
-        self._earlier_id = {i: table.pending_event_id.get(int(slot[i]), b"") for i in self._pending.tolist()}
+        self._earlier_id = dict.fromkeys(np.flatnonzero(stale).tolist(), b"")
+        for i in self._pending[~stale[self._pending]].tolist():
+            self._earlier_id[i] = table.pending_event_id.get(int(slot[i]), b"")
         self._undated: list[Changed] = []
 
     def run(self) -> Moves | None:
@@ -128,7 +139,7 @@ class Rounds:
         self._sweep(everybody, np.full(len(everybody), len(self._tick_ms)))
         self._date()
         self._put_columns_back()
-        return self._ordered()
+        return by_customer(self._moves, self._table.slots.ids_of) if self._moves else None
 
     def _sweep(self, who: Int64s, boundary: Int64s) -> None:
         """Evaluate customers at every tick before `boundary` (one each) at which a deadline has come."""
@@ -352,9 +363,10 @@ class Rounds:
         table = self._table
         evaluated = np.flatnonzero(self._evaluated)
         slot = self._slot[evaluated]
+        table.mark_dirty(slot if not self._converts else slot[self._differs(evaluated, slot)])
         table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
         table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
-        table.mark_dirty(slot)
+        table.evaluated_by[slot] = self._evaluator.definition.version
         for pending in self._slot[self._pending].tolist():
             table.pending_event_id.pop(pending, None)
         for who, news in self._waiting:
@@ -366,16 +378,15 @@ class Rounds:
         for i in np.flatnonzero(self._cause).tolist():
             table.pending_event_id[int(self._slot[i])] = self._event_id(i, int(self._cause_row[i]))
 
-    def _ordered(self) -> Moves | None:
-        """Sort by (tick, customer id, dimension): an order that no chunking can influence."""
-        if not self._moves:
-            return None
-        moves = concatenate(self._moves)
-        slots, inverse = np.unique(moves.slot, return_inverse=True)
-        ids = self._table.slots.ids_of(slots)
-        rank = np.empty(len(ids), np.int64)
-        rank[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-        return moves.take(np.lexsort((moves.dimension, rank[inverse], moves.tick)))
+    def _differs(self, evaluated: Int64s, slot: Int64s) -> Bools:
+        """Return bool[n]: what the row of a customer says is not what it is."""
+        table = self._table
+        differs: Bools = (table.value[slot] != self._value[evaluated]).any(axis=1)
+        differs |= (table.scores[slot] != self._scores[evaluated]).any(axis=1)
+        differs |= table.due_ms[slot] != self._due_ms[evaluated]
+        # Its pending cause goes with the evaluation.
+        differs |= table.pending_cause[slot] > 0
+        return differs
 
 
 def _spread(starts: Int64s, ends: Int64s, owners: Int64s) -> tuple[Int64s, Int64s]:

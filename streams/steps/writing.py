@@ -59,10 +59,13 @@ class ChangeWriter:
         self.pending_bytes = 0
         """No less than the changes and memberships take, keys included."""
 
-    def add(self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int) -> int:
+    def add(
+        self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int, run_id: str | None = None
+    ) -> int:
         """Number and encode one piece's moves, in their order; return the last seq given.
 
-        Those of shadow segments are left out: nobody is told of them.
+        Those of shadow segments are left out: nobody is told of them. With a `run_id` they are members
+        sent again: reconcile, and neither state nor memberships know of it.
         """
         if not self._all_shown:
             moves = moves.take(self._shown[moves.dimension].nonzero()[0])
@@ -70,8 +73,9 @@ class ChangeWriter:
                 return last_seq
         count = len(moves)
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
-        # Of several changes of one value the last assignment stays, and that is the latest.
-        table.value_seq[moves.slot, moves.dimension] = seq
+        if run_id is None:
+            # Of several changes of one value the last assignment stays, and that is the latest.
+            table.value_seq[moves.slot, moves.dimension] = seq
         ids = table.slots.ids_of(moves.slot)
         encoded = encode_changes(
             Stamp(
@@ -80,8 +84,8 @@ class ChangeWriter:
                 partition=self._partition,
                 definition_version=self._definition.version,
                 emitted_at_ms=self._wall.now_ms(),
-                origin="live",
-                run_id=None,
+                origin="live" if run_id is None else "reconcile",
+                run_id=run_id,
                 currency=self._definition.reporting_currency,
                 window_days=self._definition.window_ms // _DAY_MS,
             ),
@@ -107,6 +111,8 @@ class ChangeWriter:
         )
         self._changes.extend(zip(ids, encoded, strict=True))
         self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
+        if run_id is not None:
+            return last_seq + count
         self._note_customers(table, moves, ids)
         if not self._expires_at_ms:
             self._first_seq = last_seq + 1

@@ -370,3 +370,43 @@ async def test_a_sweep_that_raises_ends_the_life() -> None:
         b.partition.sweep(1_000)
         await b.rest()
         assert [str(error) for error in b.failures] == ["sweep"] and not b.partition.running
+
+
+async def test_a_conversion_lets_every_chunk_in_between_two_slices() -> None:
+    """With chunks and slices waiting they take turns, each slice in a transaction of its own."""
+    bench = Bench()
+    bench.engine.slices_left = 5
+    await bench.start()
+    for start in (0, 10):
+        bench.offer(start, start + 10)
+    await bench.rest()
+    assert bench.engine.converted == [10, 20, 20, 20, 20]
+    assert len(bench.log.committed) >= 5
+    bench.engine.slices_left = 1
+    bench.partition.look_up()
+    await bench.rest()
+    assert bench.engine.converted[5:] == [20]
+
+
+async def test_deadlines_are_met_while_customers_are_converted() -> None:
+    """A sweep asked for in the middle of a conversion gets its turn before that ends."""
+    bench = Bench()
+    bench.engine.slices_left = 50
+    await bench.start()
+    for _ in range(60):
+        await asyncio.sleep(0)
+        bench.partition.sweep(1)
+        if bench.engine.swept_ms:
+            break
+    assert bench.engine.swept_ms and bench.engine.slices_left > 0
+
+
+async def test_a_refused_definition_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """An operator must act, so it is an ERROR; asking again and again adds nothing."""
+    bench = Bench()
+    bench.engine.slices_left, bench.engine.refusal = 3, "run `shoal rebuild`"
+    await bench.start()
+    await bench.rest()
+    said = [record for record in caplog.records if "keeps its definition" in record.message]
+    assert [record.levelname for record in said] == ["ERROR"]
+    assert "run `shoal rebuild`" in said[0].message

@@ -44,6 +44,9 @@ class ToyEngine:
     moved: bool = False
     restored: int = 0
     pieces_left: int = 1
+    slices_left: int = 0
+    converted: list[int] = field(default_factory=list)
+    refusal: str | None = None
 
     def begin_restore(self) -> None:
         """Forget everything."""
@@ -126,6 +129,20 @@ class ToyEngine:
         self.moved = True
         self.pieces_left -= 1
         return self.pieces_left <= 0
+
+    @property
+    def converting(self) -> bool:
+        """Whether slices are left."""
+        return self.slices_left > 0
+
+    def convert(self) -> bool:
+        """Note how many events were applied before; each slice is a transaction of its own."""
+        if self.moved:
+            return False
+        self.slices_left -= 1
+        self.converted.append(self.applied_offset)
+        self.moved = True
+        return True
 
     def has_pending(self) -> bool:
         """Whether anything moved."""

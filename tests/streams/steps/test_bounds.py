@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streams.kafka.seam import Transaction
 from streams.segments.loading import default_definition
 from streams.steps import rounds
-from streams.steps.engine import Bounds
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition, stable
 from tests.streams.steps.streams_of_events import DAY, T0, random_log
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.segments.loading import default_definition
-from streams.steps.engine import Bounds
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition
 from tests.streams.steps.streams_of_events import DAY, T0, random_log
 

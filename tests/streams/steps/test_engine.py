@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from errors import DefinitionMismatch, StateCorrupt, TopicMismatch
+from errors import DefinitionBehind, DefinitionMismatch, StateCorrupt, TopicMismatch
 from schemas.memberships import decode_membership
+from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.kafka.seam import Chunk
 from streams.segments.loading import default_definition
-from streams.steps.engine import Bounds
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition, stable
 from tests.streams.steps.oracle import Oracle
 from tests.streams.steps.streams_of_events import DAY, T0, Entry, random_log
@@ -273,13 +275,14 @@ def test_restore_refuses_another_partition_count_definition_or_lost_row() -> Non
         restore(2, rows)
     with pytest.raises(StateCorrupt, match="no partition row"):
         restore(1, [row for row in rows if row[0][0] != 0])
-    partition.engine.definition = DEFINITION.__class__(**{**_fields(DEFINITION), "version": 99})
-    with pytest.raises(DefinitionMismatch, match="holds 99"):
-        restore(1, rows)
-
-
-def _fields(definition: Any) -> dict[str, Any]:
-    return {name: getattr(definition, name) for name in definition.__dataclass_fields__}
+    key = PARTITION_ROW_KEY
+    row = PartitionRow.decode(dict(rows)[key])
+    for changed, error, said in (
+        (replace(row, definition_version=2), DefinitionBehind, "built by definition 2"),
+        (replace(row, definition_hash="f" * 64), DefinitionMismatch, "this worker holds 1"),
+    ):
+        with pytest.raises(error, match=said):
+            restore(1, [*rows, (key, changed.encode())])
 
 
 def test_wall_mode_judges_a_deadline_by_what_was_known_then() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.segments.loading import default_definition
-from streams.steps.engine import Bounds
+from streams.steps.room import Bounds
 from streams.steps.ticks import MINUTE_MS, append_ticks, sweep_ticks
 from tests.simulation import SimulatedPartition
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streams.segments.definition import Definition
 from streams.segments.loading import default_definition
-from streams.steps.engine import PARTITION_ROW_BYTES_MAX, Bounds
-from streams.steps.room import Room
+from streams.steps.partition_state import PARTITION_ROW_BYTES_MAX
+from streams.steps.room import Bounds, Room
 from tests.simulation import SimulatedPartition
 from tests.streams.segments.custom import defined
 from tests.streams.steps.streams_of_events import DAY, T0, random_log

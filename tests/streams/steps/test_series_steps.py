@@ -17,7 +17,7 @@ from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator, Outcome
 from streams.segments.loading import default_definition
 from streams.segments.view import Table
-from streams.steps.engine import Bounds
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition, stable
 
 DAY = 86_400_000

@@ -1,0 +1,84 @@
+"""From a file to an applied version: planned on what is committed, then written, or refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from clock import Clock
+from errors import ApplyConflict, FactsMissing
+from streams import committed
+from streams.change_history import changes_a_day
+from streams.definitions import publish, read_versions
+from streams.kafka import reading
+from streams.planning import Plan, plan_partition
+from streams.segments.definition import Definition
+from streams.segments.versions import COMMENT_CHARACTERS_MAX, Version, Versions
+
+
+class Pipeline:
+    """One pipeline as its operator reaches it: bootstrap address, prefix, and how many partitions it has."""
+
+    def __init__(self, bootstrap: str, prefix: str, partitions: int) -> None:
+        self.bootstrap, self.prefix, self.partitions = bootstrap, prefix, partitions
+
+
+async def versions_of(pipeline: Pipeline, definition: Definition, text: str) -> Versions:
+    """Return the versions applied, or, while there are none, what the file says as the only one.
+
+    Raises KafkaUnavailable, DefinitionError.
+    """
+    applied = await read_versions(pipeline.bootstrap, pipeline.prefix)
+    own = Version(definition.version, text, definition.hash, 0, "", "not applied")
+    return Versions(applied or [own])
+
+
+async def make_plan(
+    pipeline: Pipeline, applied: Sequence[Version], definition: Definition, text: str
+) -> Plan:
+    """Return what applying the definition on top of `applied`, every version there is, would do.
+
+    One partition at a time is in memory. Raises what restoring a partition does, KafkaUnavailable.
+    """
+    base = applied[-1].number if applied else 0
+    candidate = Version(base + 1, text, definition.hash, 0, "", "a plan")
+    # Without any version there may be state all the same: of this very file, or it is refused.
+    first = Version(definition.version, text, definition.hash, 0, "", "not applied")
+    versions = Versions([*applied, candidate] if applied else [first])
+    parts, lately = {}, Counter[str]()
+    async with reading.reader(pipeline.bootstrap) as consumer:
+        for number in range(pipeline.partitions):
+            engine = await committed.restored(
+                consumer, pipeline.prefix, number, pipeline.partitions, versions
+            )
+            parts[number] = plan_partition(engine)
+            rates = await changes_a_day(consumer, pipeline.prefix, number, parts[number].clock_ms)
+            for dimension, rate in rates.items():
+                lately[dimension] += rate  # type: ignore[assignment]  # A Counter adds up any number.
+    return Plan(base, definition, parts, dict(lately))
+
+
+async def apply(
+    pipeline: Pipeline, plan: Plan, version: Version, *, confirmed: bool, clock: Clock
+) -> Version:
+    """Write what was planned as the next version; workers then convert to it.
+
+    Raises FactsMissing when facts it needs are not kept, ApplyConflict when it has to be confirmed
+    and is not, or somebody else applied since it was planned.
+    """
+    if plan.refusals:
+        raise FactsMissing("\n".join(plan.refusals))
+    if plan.to_confirm() and not confirmed:
+        raise ApplyConflict(
+            "\n".join([*plan.to_confirm(), "if that is what you mean, apply it with --confirm"])
+        )
+    stamped = Version(
+        version.number,
+        version.yaml,
+        version.hash,
+        clock.now_ms(),
+        version.by,
+        version.comment[:COMMENT_CHARACTERS_MAX],
+        version.restores,
+    )
+    return await publish(pipeline.bootstrap, pipeline.prefix, stamped, base=plan.base)

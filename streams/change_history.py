@@ -1,0 +1,114 @@
+"""What `segment-changes` still holds: how many changes there were lately, and one by its number."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError as ClientError
+
+from errors import KafkaUnavailable
+from schemas.changes import decode_change
+from streams.kafka import reading
+from streams.segments.definition import DAY_MS
+from streams.topics import SEGMENT_CHANGES, topic_name
+
+LATELY_DAYS = 30
+LATELY_CHANGES_MAX = 100_000
+"""Of a partition, read back; with more, the rate is that of the latest."""
+
+POLL_MS = 50
+SEARCH_STEPS_MAX = 64
+"""A search that halves 2**63 offsets ends sooner."""
+
+
+async def changes_a_day(
+    consumer: AIOKafkaConsumer, prefix: str, partition: int, clock_ms: int
+) -> dict[str, float]:
+    """Return, by dimension, changes a day over the 30 days before the clock, those of edited rules aside.
+
+    Raises KafkaUnavailable, or a RecordError when a change cannot be read.
+    """
+    topic = topic_name(prefix, SEGMENT_CHANGES)
+    held = await reading.extent(consumer, topic, partition)
+    # Written in the last days is all that can be effective in them; in a replay that is everything.
+    written_since_ms = time.time_ns() // 1_000_000 - LATELY_DAYS * DAY_MS
+    where = TopicPartition(topic, partition)
+    try:
+        found = await consumer.offsets_for_times({where: written_since_ms})
+    except (ClientError, OSError) as error:
+        raise KafkaUnavailable(f"reading {topic}-{partition}: {error!r}") from error
+    start = held.end if found[where] is None else found[where].offset
+    start = max(start, held.first, held.end - LATELY_CHANGES_MAX)
+    changes = [
+        change
+        for change in await _read(consumer, where, start, held.end)
+        if change["effective_at"] > clock_ms - LATELY_DAYS * DAY_MS
+        and change["origin"] == "live"
+        and change["cause"] != "rule_changed"
+    ]
+    days = float(LATELY_DAYS)
+    if start == held.end - LATELY_CHANGES_MAX and changes:
+        days = max(1.0, (clock_ms - min(change["effective_at"] for change in changes)) / DAY_MS)
+    counts = Counter(change["dimension"] for change in changes)
+    return {dimension: count / days for dimension, count in counts.items()}
+
+
+async def change_by_seq(
+    consumer: AIOKafkaConsumer, prefix: str, partition: int, epoch: int, seq: int
+) -> dict[str, Any] | None:
+    """Return the change with that number, None when it is not held any more.
+
+    Numbers rise along the log, so this halves it a few times. Raises as `changes_a_day`.
+    """
+    topic = topic_name(prefix, SEGMENT_CHANGES)
+    where = TopicPartition(topic, partition)
+    held = await reading.extent(consumer, topic, partition)
+    low, high = held.first, held.end
+    for _ in range(SEARCH_STEPS_MAX):
+        if low >= high:
+            return None
+        middle = (low + high) // 2
+        change, offset = await _first_from(consumer, where, middle, high)
+        if change is None:
+            high = middle
+        elif (change["epoch"], change["seq"]) == (epoch, seq):
+            return change
+        elif (change["epoch"], change["seq"]) < (epoch, seq):
+            low = offset + 1
+        else:
+            high = middle
+    return None
+
+
+async def _first_from(
+    consumer: AIOKafkaConsumer, where: TopicPartition, start: int, end: int
+) -> tuple[dict[str, Any] | None, int]:
+    """Return the first change in [start, end) and its offset; markers are no changes."""
+    consumer.assign([where])
+    consumer.seek(where, start)
+    try:
+        while await consumer.position(where) < end:
+            for record in (await consumer.getmany(where, timeout_ms=POLL_MS, max_records=1)).get(where, ()):
+                return (decode_change(record.value), record.offset) if record.offset < end else (None, end)
+    except (ClientError, OSError) as error:
+        raise KafkaUnavailable(f"reading {where.topic}-{where.partition}: {error!r}") from error
+    return None, end
+
+
+async def _read(
+    consumer: AIOKafkaConsumer, where: TopicPartition, start: int, end: int
+) -> list[dict[str, Any]]:
+    """Return every change in [start, end)."""
+    changes: list[dict[str, Any]] = []
+    consumer.assign([where])
+    consumer.seek(where, start)
+    try:
+        while await consumer.position(where) < end:
+            fetched = await consumer.getmany(where, timeout_ms=POLL_MS)
+            changes += [decode_change(record.value) for record in fetched.get(where, ())]
+    except (ClientError, OSError) as error:
+        raise KafkaUnavailable(f"reading {where.topic}-{where.partition}: {error!r}") from error
+    return changes

@@ -1,0 +1,231 @@
+"""The `definitions` topic: read, followed, and written by one at a time.
+
+Whoever applies becomes the only writer first (a transactional id of the topic's own fences everybody
+before), then reads what is there, then writes the next number. So between reading and writing nobody
+else can have written, and of two who apply at once one is told that the other was first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.errors import KafkaError as ClientError
+
+from clock import Clock
+from errors import ApplyConflict, DefinitionError, DefinitionMismatch, KafkaUnavailable
+from streams import committed
+from streams.kafka import reading
+from streams.segments.definition import Definition
+from streams.segments.versions import Version, Versions
+from streams.topics import DEFINITIONS, topic_name
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 10.0
+ATTEMPTS_MAX = 6
+"""Others may fence this writer off without applying anything in the end."""
+PAUSE_S = 0.1
+POLL_MS = 100
+
+RESEND_KEY = b"resend"
+"""The key of the latest request to send all members again; every other key is a version's number."""
+
+
+async def read_versions(bootstrap: str, prefix: str) -> list[Version]:
+    """Return every version that was applied, oldest first. Raises KafkaUnavailable, DefinitionError."""
+    return (await _read(bootstrap, prefix))[0]
+
+
+async def _read(bootstrap: str, prefix: str) -> tuple[list[Version], str | None]:
+    """Return the versions, and the run id of the latest request to resend."""
+    topic = topic_name(prefix, DEFINITIONS)
+    async with (
+        reading.reader(bootstrap) as consumer,
+        aclosing(reading.committed_rows(consumer, topic, 0)) as rows,
+    ):
+        latest = {key: value async for key, value in rows}
+    found = (Version.decode(v) for key, v in latest.items() if v is not None and key != RESEND_KEY)
+    asked = latest.get(RESEND_KEY)
+    return sorted(found, key=lambda version: version.number), None if asked is None else _run_id(asked)
+
+
+async def publish(bootstrap: str, prefix: str, version: Version, *, base: int) -> Version:
+    """Write a version behind `base`, the newest its writer knew of (0: none); return it, numbered.
+
+    Its own number counts only for the very first. Raises ApplyConflict, saying who was first, when
+    `base` is not the newest any more; KafkaUnavailable.
+    """
+    tried: Version | None = None
+    for attempt in range(ATTEMPTS_MAX):
+        async with AsyncExitStack() as stack:
+            producer = await _only_writer(bootstrap, prefix, stack)
+            versions = await read_versions(bootstrap, prefix)
+            newest = versions[-1] if versions else None
+            if tried is not None and newest == tried:
+                # The answer to our own commit was lost, the commit was not.
+                return tried
+            if (newest.number if newest else 0) != base:
+                raise ApplyConflict(_first(newest, base))
+            tried = replace(version, number=base + 1) if base else version
+            try:
+                async with asyncio.timeout(REQUEST_TIMEOUT_S), producer.transaction():
+                    topic = topic_name(prefix, DEFINITIONS)
+                    await producer.send_and_wait(topic, tried.encode(), key=tried.key, partition=0)
+            except (ProducerFenced, InvalidProducerEpoch):
+                log.info("somebody else applies at this moment")
+            except (ClientError, TimeoutError, OSError) as error:
+                # Whether it was committed is seen by whoever is the only writer next: this one, again.
+                log.info("applying: %r", error)
+            else:
+                return tried
+        await asyncio.sleep(PAUSE_S * (1 + attempt + random.random()))
+    raise ApplyConflict("others applied at the same time, again and again; look at `shoal history`")
+
+
+async def request_resend(bootstrap: str, prefix: str, clock: Clock, by: str) -> str:
+    """Ask every worker to send all members again; return the run's id. Raises KafkaUnavailable."""
+    run_id = uuid.uuid4().hex
+    content = {"run_id": run_id, "requested_at_ms": clock.now_ms(), "by": by}
+    async with AsyncExitStack() as stack:
+        producer = await _only_writer(bootstrap, prefix, stack)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), producer.transaction():
+                topic, value = topic_name(prefix, DEFINITIONS), json.dumps(content).encode()
+                await producer.send_and_wait(topic, value, key=RESEND_KEY, partition=0)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise KafkaUnavailable(f"asking for members again: {error!r}; ask once more") from error
+    return run_id
+
+
+def _run_id(value: bytes) -> str:
+    try:
+        return str(json.loads(value)["run_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DefinitionError([f"definitions: a request to resend cannot be read: {error!r}"]) from error
+
+
+async def in_force(
+    bootstrap: str, prefix: str, partitions: int, clock: Clock, file: tuple[Definition, str], by: str
+) -> Versions:
+    """Return the versions a worker goes by; with none applied yet, its own file becomes the first.
+
+    `file` is what SHOAL_DEFINITIONS says, read and as text. Raises DefinitionMismatch when there is
+    state that another definition built; what else `read_versions` and `publish` raise.
+    """
+    definition, text = file
+    versions, resend_run_id = await _read(bootstrap, prefix)
+    if not versions:
+        number = await _number_of_state(bootstrap, prefix, partitions, definition)
+        first = Version(number, text, definition.hash, clock.now_ms(), by, "the first worker's own file")
+        try:
+            versions = [await publish(bootstrap, prefix, first, base=0)]
+        except ApplyConflict:
+            # Another worker, or a person, was first.
+            versions = await read_versions(bootstrap, prefix)
+    newest = versions[-1]
+    if newest.hash != definition.hash:
+        log.warning(
+            "SHOAL_DEFINITIONS is not what runs: definition %d is, applied %s by %s; to run the file,"
+            " `shoal apply` it; to have what runs as a file, `shoal history --show %d`",
+            newest.number,
+            when(newest.applied_at_ms),
+            newest.by,
+            newest.number,
+        )
+    known = Versions(versions)
+    known.resend_run_id = resend_run_id
+    return known
+
+
+class DefinitionFeed:
+    """Follows the topic from its beginning; holds one connection. Not for use by two tasks at once."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._bootstrap, self._topic = bootstrap, topic_name(prefix, DEFINITIONS)
+        self._stack = AsyncExitStack()
+        self._consumer: AIOKafkaConsumer | None = None
+        self.resend_run_id: str | None = None
+        """The latest request seen."""
+
+    async def news(self) -> Sequence[Version]:
+        """Return versions not returned since the connection was made; note a request to resend.
+
+        Raises KafkaUnavailable, DefinitionError.
+        """
+        where = TopicPartition(self._topic, 0)
+        try:
+            if self._consumer is None:
+                await self._connect(where)
+            assert self._consumer is not None, "connected"
+            fetched = await self._consumer.getmany(where, timeout_ms=POLL_MS)
+        except (ClientError, OSError) as error:
+            raise KafkaUnavailable(f"following {self._topic}: {error!r}") from error
+        records = [record for record in fetched.get(where, ()) if record.value is not None]
+        for record in records:
+            if record.key == RESEND_KEY:
+                self.resend_run_id = _run_id(record.value)
+        return [Version.decode(record.value) for record in records if record.key != RESEND_KEY]
+
+    async def _connect(self, where: TopicPartition) -> None:
+        opened = await self._stack.enter_async_context(reading.reader(self._bootstrap))
+        opened.assign([where])
+        await opened.seek_to_beginning(where)
+        self._consumer = opened
+
+    async def close(self) -> None:
+        """Let go of the connection; the next question opens another and begins anew."""
+        self._consumer = None
+        await self._stack.aclose()
+
+
+def when(at_ms: int) -> str:
+    """Return an instant as people read it."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+async def _only_writer(bootstrap: str, prefix: str, stack: AsyncExitStack) -> AIOKafkaProducer:
+    """Return a producer that shut everybody else out; stopped with the stack. Raises KafkaUnavailable."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        transactional_id=topic_name(prefix, DEFINITIONS),
+        request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+    )
+    stack.push_async_callback(lambda: reading.close_quietly(producer.stop(), "the producer of definitions"))
+    try:
+        await asyncio.wait_for(producer.start(), REQUEST_TIMEOUT_S)
+    except (ClientError, TimeoutError, OSError) as error:
+        raise KafkaUnavailable(f"becoming the only writer of definitions: {error!r}") from error
+    return producer
+
+
+async def _number_of_state(bootstrap: str, prefix: str, partitions: int, definition: Definition) -> int:
+    """Return the number the first version must have: that of the state, if there is any."""
+    rows = await committed.partition_rows(bootstrap, prefix, partitions)
+    for number, row in sorted(rows.items()):
+        if row.definition_hash != definition.hash:
+            raise DefinitionMismatch(
+                f"partition {number}: built by definition {row.definition_version}"
+                f" ({row.definition_hash[:12]}), which the definitions topic lacks, and this file is another"
+                f" ({definition.hash[:12]}); start a worker with that one once, then `shoal apply` this"
+            )
+    return max((row.definition_version for row in rows.values()), default=definition.version)
+
+
+def _first(newest: Version | None, base: int) -> str:
+    if newest is None:
+        return f"definition {base} is not on the topic any more"
+    said = f": {newest.comment}" if newest.comment else ""
+    return (
+        f"{newest.by} was first: definition {newest.number} was applied {when(newest.applied_at_ms)}{said};"
+        " see what it says, then plan and apply on top of it"
+    )

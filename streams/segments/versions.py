@@ -1,0 +1,139 @@
+"""The versions of a definition: as records of the `definitions` topic, and compiled for whoever evaluates.
+
+A version is a number and a hash. Its number is given when it is applied, in one order for everybody;
+rolling back is a new version with the content of an old one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from errors import DefinitionBehind, DefinitionError, DefinitionMismatch
+from streams.segments.definition import Definition
+from streams.segments.evaluate import Evaluator
+from streams.segments.loading import load
+
+FORMAT_VERSION = 1
+COMMENT_CHARACTERS_MAX = 500
+BY_CHARACTERS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One applied version: the file's own text, and who applied it when and why."""
+
+    number: int
+    yaml: str
+    hash: str
+    """What the text meant to whoever applied it; a reader to whom it means something else must not run it."""
+    applied_at_ms: int
+    by: str
+    comment: str = ""
+    restores: int | None = None
+    """The version this one rolls back to."""
+
+    @property
+    def key(self) -> bytes:
+        """The record's key."""
+        return str(self.number).encode()
+
+    def encode(self) -> bytes:
+        """Return the record's value: readable JSON with the version of its format."""
+        content = {"format": FORMAT_VERSION, "state": "applied", **asdict(self)}
+        return json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Version:
+        """Read what `encode` wrote; DefinitionError for anything else."""
+        try:
+            content = json.loads(encoded)
+            if content["format"] != FORMAT_VERSION:
+                raise ValueError(f"format {content['format']!r}, expected {FORMAT_VERSION}")
+            return cls(
+                int(content["number"]),
+                str(content["yaml"]),
+                str(content["hash"]),
+                int(content["applied_at_ms"]),
+                str(content["by"]),
+                str(content["comment"]),
+                content["restores"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DefinitionError([f"definitions: a record cannot be read: {error!r}"]) from error
+
+    def definition(self) -> Definition:
+        """Return what the text says under this number.
+
+        Raises DefinitionError when it cannot be read, DefinitionMismatch when it means something else
+        to this program than to the one that applied it.
+        """
+        definition = load(self.yaml, f"version {self.number}").numbered(self.number)
+        if definition.hash != self.hash:
+            raise DefinitionMismatch(
+                f"definition {self.number} was applied as {self.hash[:12]}, and reads as"
+                f" {definition.hash[:12]} here: another release of Shoal applied it; apply it anew"
+            )
+        return definition
+
+
+class Versions:
+    """Every version known to a process, compiled when first asked for; never empty, and only growing."""
+
+    def __init__(self, versions: Iterable[Version] = (), *, only: Evaluator | None = None) -> None:
+        """Hold `versions`, or the `only` definition of a pipeline without a topic of them."""
+        self._records: dict[int, Version] = {}
+        self._compiled: dict[int, Evaluator] = {}
+        self.resend_run_id: str | None = None
+        """The latest request to send all members again."""
+        if only is not None:
+            self._compiled[only.definition.version] = only
+        for version in versions:
+            self.add(version)
+        if not self._records and not self._compiled:
+            raise ValueError("versions=(): expected at least one")
+
+    def add(self, version: Version) -> None:
+        """Take a version that was read; one that is known already changes nothing."""
+        self._records.setdefault(version.number, version)
+
+    @property
+    def newest_number(self) -> int:
+        """The version everybody is to use."""
+        return max(self._records.keys() | self._compiled.keys())
+
+    @property
+    def newest(self) -> Evaluator:
+        """The version everybody is to use, compiled. Raises as `Version.definition`."""
+        return self._evaluator(self.newest_number)
+
+    def of_state(self, number: int, hash_: str, where: str) -> Evaluator:
+        """Return the definition some state was built by; `where` begins the messages.
+
+        Raises DefinitionBehind for a version not read yet, DefinitionMismatch for another content.
+        """
+        if number > self.newest_number:
+            raise DefinitionBehind(
+                f"{where}: built by definition {number}, this worker knows up to {self.newest_number}"
+            )
+        if number not in self._records and number not in self._compiled:
+            raise DefinitionMismatch(
+                f"{where}: built by definition {number}, which is not on the definitions topic"
+            )
+        evaluator = self._evaluator(number)
+        if evaluator.definition.hash != hash_:
+            raise DefinitionMismatch(
+                f"{where}: built by definition {number} ({hash_[:12]}), this worker holds {number}"
+                f" ({evaluator.definition.hash[:12]}); use the prefix and topics this state belongs to"
+            )
+        return evaluator
+
+    def records(self) -> list[Version]:
+        """Return what was read from the topic, oldest first."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def _evaluator(self, number: int) -> Evaluator:
+        if number not in self._compiled:
+            self._compiled[number] = Evaluator(self._records[number].definition())
+        return self._compiled[number]

@@ -1,0 +1,238 @@
+"""What a partition's engine works on: what is in force, known, and waits to be written; from rows to rows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from clock import Clock
+from errors import StateCorrupt, TopicMismatch
+from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
+from streams.customers.rows import Restorer
+from streams.customers.table import CustomerTable
+from streams.kafka.seam import DeadLetter, Row, Tally, Transaction
+from streams.segments.definition import Definition
+from streams.segments.evaluate import Evaluator
+from streams.segments.versions import Versions
+from streams.series_reading import SeriesReader
+from streams.steps.conversion import Conversion
+from streams.steps.resending import Resending
+from streams.steps.room import Bounds, Room
+from streams.steps.work import dead_letter_bytes
+from streams.steps.writing import ChangeWriter
+
+FOLD_MARGIN_MS = 7 * 86_400_000
+"""Facts are kept, and late ones accepted, this much longer than the longest window."""
+
+PARTITION_ROW_BYTES_MAX = 1_024
+"""A partition row and its key, without the names of series and dimensions; some 400 bytes."""
+
+
+class PartitionState:
+    """What a partition's engine works on: begun empty, or restored; handed out as transactions.
+
+    `definition`, compiled as `evaluator`, is the only one unless `versions` are given, of which the
+    newest is to be in force.
+    """
+
+    table: CustomerTable
+    definition: Definition
+    """The one in force."""
+    complete_since_ms: dict[str, int]
+    """Since when `orders`, `refunds` and every declared series are kept, 0: from the beginning."""
+
+    def __init__(
+        self,
+        *,
+        app: str,
+        partition: int,
+        definition: Definition,
+        evaluator: Evaluator,
+        wall: Clock,
+        bounds: Bounds | None = None,
+        new_fact_key: Callable[[], bytes] = lambda: os.urandom(16),
+        versions: Versions | None = None,
+    ) -> None:
+        assert evaluator.definition is definition, "one is the other, compiled"
+        self.partition, self.bounds = partition, bounds or Bounds()
+        self._app, self._new_fact_key, self._wall = app, new_fact_key, wall
+        versions = versions or Versions(only=evaluator)
+        self._conversion, self._resending = Conversion(versions), Resending(versions)
+        self.counts: Counter[str] = Counter()
+        self._nanoseconds: Counter[str] = Counter()
+        self.begin_restore()
+
+    # -- restore ---------------------------------------------------------------------------
+
+    def begin_restore(self) -> None:
+        """Forget everything; rows follow."""
+        self._conversion.reset()
+        self._resending.reset()
+        self._use(self._conversion.evaluator)
+        self._use_table(self._new_fact_key(), dict.fromkeys(self._kept_names(), 0))
+        # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
+        # rewritten by every transaction and so comes among the last.
+        self._restoring: dict[bytes, bytes | None] = {}
+        self.clock_ms = self.seq = 0
+        self.epoch, self.partitions = 1, 0
+        self.fold_line_ms = -self._keep_ms
+        self._applied = self._taken = 0
+        self._events = 0
+        self._tally = Tally()
+        self._moved = False
+        self._dead_letters: list[DeadLetter] = []
+        self._dead_bytes = 0
+        self._aside: dict[int, str] = {}
+
+    def restore_row(self, key: bytes, value: bytes | None) -> None:
+        """Take one changelog row, oldest first."""
+        self._restoring[key] = value
+
+    def finish_restore(self, *, partitions: int) -> int | None:
+        """Build the state; return the partition row's source offset, None when there is no row.
+
+        Raises StateCorrupt for customers without a partition row, TopicMismatch when the
+        partition count is not the one the state was built with, DefinitionBehind or
+        DefinitionMismatch when a definition built it that is not known here.
+        """
+        rows, self._restoring = self._restoring, {}
+        self.partitions = partitions
+        stored = rows.pop(PARTITION_ROW_KEY, None)
+        if stored is None:
+            if any(value is not None for value in rows.values()):
+                raise StateCorrupt(
+                    f"partition {self.partition}: {len(rows)} customer rows but no partition row;"
+                    " the customers topic was changed from outside: rebuild it"
+                )
+            return None
+        row = PartitionRow.decode(stored)
+        if row.partitions != partitions:
+            raise TopicMismatch(
+                f"partition {self.partition}: events has {partitions} partitions, the state was built with"
+                f" {row.partitions}; a new count needs a rebuild under a new prefix"
+            )
+        self._use(self._conversion.stored(row, f"partition {self.partition}"))
+        self.clock_ms, self.seq, self.epoch = row.clock_ms, row.seq, row.epoch
+        self.fold_line_ms = row.fold_line_ms
+        # What is kept only since now is complete only since now, and what is no longer declared is dropped.
+        since_ms = {name: row.complete_since.get(name, row.clock_ms) for name in self._kept_names()}
+        self._use_table(row.fact_key, since_ms)
+        restorer = Restorer(self.table)
+        for key, value in rows.items():
+            restorer.add(key, value)
+        restorer.finish(mixed=row.converting is not None)
+        self._conversion.restored(row, self.table)
+        self._resending.stored(row.resent)
+        self._use(self._conversion.evaluator)
+        self._measure()
+        self._applied = self._taken = row.source_offset
+        return row.source_offset
+
+    def start_at(self, offset: int) -> None:
+        """Begin a fresh partition at `offset`, the beginning of its log."""
+        self._applied = self._taken = offset
+
+    def _kept_names(self) -> tuple[str, ...]:
+        """Names of everything that is kept: orders, refunds, and the keys of the declared series."""
+        return ("orders", "refunds", *(series.key for series in self._evaluator.series))
+
+    def _use(self, evaluator: Evaluator) -> None:
+        """Evaluate and write by another definition from now on. Only while nothing is pending."""
+        self._evaluator, self.definition = evaluator, evaluator.definition
+        self._definition_hash = evaluator.definition.hash
+        self._keep_ms = evaluator.definition.kept_ms + FOLD_MARGIN_MS
+        self._writer = ChangeWriter(self._app, self.partition, self.definition, evaluator, self._wall)
+
+    def _use_table(self, fact_key: bytes, complete_since_ms: dict[str, int]) -> None:
+        """Begin with an empty table for the definition in force."""
+        self._fact_key, self.complete_since_ms = fact_key, complete_since_ms
+        series, rates = self._evaluator.series, self.definition.rates
+        self._series = SeriesReader(series, rates, fact_key) if series else None
+        self.table = CustomerTable(
+            fact_key=fact_key,
+            dimensions=self._evaluator.dimensions,
+            values=self._evaluator.values,
+            series=series,
+            complete_since_ms=complete_since_ms,
+        )
+        self._measure()
+
+    def _measure(self) -> None:
+        """Take the measure of rows and changes as they are from now on."""
+        # A name is written as JSON, in which one byte becomes six at most. While customers are converted,
+        # dimensions that are no more are named too.
+        names = (*self.complete_since_ms, *self._evaluator.dimensions)
+        self._row_bytes_max = PARTITION_ROW_BYTES_MAX + sum(6 * len(name.encode()) + 32 for name in names)
+        self._room = Room(self.table, self.definition, self._evaluator, app=self._app)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The definition in force, compiled."""
+        return self._evaluator
+
+    @property
+    def applied_offset(self) -> int:
+        """Next source offset whose record is not yet reflected in the state."""
+        return self._applied
+
+    # -- the transaction -------------------------------------------------------------------
+
+    def has_pending(self) -> bool:
+        """Whether anything, if only the offset, moved since the last `take`."""
+        return self._applied != self._taken or self.table.dirty_count > 0 or self._moved
+
+    def take(self) -> Transaction:
+        """Return everything applied since the last `take` and clear it."""
+        began = time.thread_time_ns()
+        rows: list[Row] = list(self.table.take_rows())
+        rows.append((PARTITION_ROW_KEY, self._row().encode()))
+        changes, memberships = self._writer.take(self.table, epoch=self.epoch)
+        self._spend("rows", began)
+        transaction = Transaction(
+            self._applied, rows, changes, memberships, self._dead_letters, self._events, self._tally
+        )
+        self._dead_letters, self._dead_bytes, self._events, self._taken = [], 0, 0, self._applied
+        self._tally, self._moved = Tally(), False
+        return transaction
+
+    def _row(self) -> PartitionRow:
+        return PartitionRow(
+            source_offset=self._applied,
+            clock_ms=self.clock_ms,
+            seq=self.seq,
+            epoch=self.epoch,
+            partitions=self.partitions,
+            definition_version=self.definition.version,
+            definition_hash=self._definition_hash,
+            fold_line_ms=self.fold_line_ms,
+            complete_since=self.complete_since_ms,
+            fact_key=self._fact_key,
+            converting=self._conversion.row(),
+            resent=self._resending.row(),
+        )
+
+    def _pending_bytes(self) -> int:
+        rows = self.table.dirty_bytes_max + self._row_bytes_max
+        return rows + self._writer.pending_bytes + self._dead_bytes
+
+    def _add_dead(self, letter: DeadLetter) -> None:
+        self._dead_letters.append(letter)
+        self._dead_bytes += dead_letter_bytes(letter)
+
+    def _refuse_before(self, fold_line_ms: int) -> None:
+        """Note that a fact from before this line was refused: what is older is not complete from now on."""
+        for name in ("orders", "refunds"):
+            self.complete_since_ms[name] = max(self.complete_since_ms[name], fold_line_ms)
+
+    def _spend(self, stage: str, began_ns: int) -> None:
+        spent = time.thread_time_ns() - began_ns
+        self._nanoseconds[stage] += spent
+        self._tally.nanoseconds[stage] += spent
+
+    def stage_ms(self) -> dict[str, float]:
+        """CPU spent since the last call, in ms per stage; reading it starts it anew."""
+        stages = {stage: ns / 1e6 for stage, ns in sorted(self._nanoseconds.items())}
+        self._nanoseconds.clear()
+        return stages

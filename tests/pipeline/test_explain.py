@@ -1,0 +1,83 @@
+"""A customer explained by the command and by the worker, on a real broker: what made it so is looked up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.synthetic import stream
+from schemas.events import encode_event, encode_tick
+from streams.change_history import change_by_seq
+from streams.kafka.reading import reader
+from tests.pipeline.running import Pipeline, Produced, home
+from tests.pipeline.test_web import address, get, ready
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+DAY = 86_400_000
+T0 = 1_600_000_000_000
+
+
+def purchase(customer: str, order: str, at: int) -> Produced:
+    """One order of 60.00."""
+    fields: dict[str, Any] = {"event_id": f"e-{order}", "occurred_at": at, "order_id": order}
+    value = encode_event(
+        "Purchased", {"customer_id": customer, **fields, "amount_minor": 6_000, "currency": "GBP"}
+    )
+    return home(customer, 2), customer.encode(), value
+
+
+def ticks(at: int) -> list[Produced]:
+    """A Tick in both partitions."""
+    return [(p, str(p).encode(), encode_tick(at)) for p in range(2)]
+
+
+async def test_why_since_when_and_what_next(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """The event that made each value so, from the log of changes; the worker says the same."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    await pipeline.produce([purchase("ada/1", "1", T0), *ticks(T0), *ticks(T0 + 20 * DAY)])
+    await pipeline.produce([purchase("ada/1", "2", T0 + 21 * DAY), *ticks(T0 + 60 * DAY)])
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        said = pipeline.command("explain", "ada/1")
+        assert said.returncode == 0, said.stderr
+        for line in (
+            "rfm: potential_loyalist since 2020-10-04 12:26:40 UTC",
+            "  made so by event e-2, from new, by definition 1 (change 1/0/3)",
+            "  yes R 4: time since the last order is 39d, at least 30d and under 60d",
+            "  next: about_to_sleep at 2020-12-03 12:26:40 UTC, if nothing else happens",
+        ):
+            assert line in said.stdout, said.stdout
+        told = json.loads(pipeline.command("explain", "ada/1", "--json").stdout)
+        url = await address(worker)
+        await ready(url)
+        status, answer = await get(f"{url}/customers/ada%2F1/explain")
+        assert status == 200 and answer == told
+        assert told["dimensions"]["lifecycle"]["made_by"]["cause_event_id"] == "e-2"
+        assert (await get(f"{url}/customers/nobody/explain"))[0] == 404
+        past = pipeline.command("explain", "ada/1", "--at", "2020-09-20T00:00:00Z")
+        assert "orders(365d) is 1" in past.stdout and "rfm: new" in past.stdout
+        unknown = pipeline.command("explain", "nobody")
+        assert (unknown.returncode, unknown.stderr) == (1, "nothing is known of customer 'nobody'\n")
+        assert worker.end() == 0
+
+
+async def test_every_change_is_found_by_its_number(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """The first, the last, any between; none beyond either end. Few records are read for it."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    log = stream(events=300, customers=20, partitions=2, days=400, tick_ms=7 * DAY)
+    await pipeline.produce(list(log))
+    with pipeline.worker(transaction_rows_max=10) as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    changes = await pipeline.changes(0)
+    async with reader(kafka) as consumer, asyncio.timeout(60):
+        for number in {1, 2, len(changes) // 3, len(changes) // 2, len(changes) - 1, len(changes)}:
+            found = await change_by_seq(consumer, prefix, 0, 1, number)
+            assert found == changes[number - 1]
+        for epoch, number in ((1, len(changes) + 1), (2, 1), (0, 1)):
+            assert await change_by_seq(consumer, prefix, 0, epoch, number) is None

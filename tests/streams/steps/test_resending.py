@@ -1,0 +1,110 @@
+"""Members sent again: each once, in slices, whatever crashes; state and memberships know nothing of it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from streams.steps import resending
+from streams.steps.room import Bounds
+from tests.simulation import SimulatedPartition
+from tests.streams.steps.streams_of_events import DAY, T0
+from tests.streams.steps.test_conversion import (
+    BOUGHT,
+    CUSTOMERS,
+    assert_settled,
+    edit,
+    extend,
+    held,
+    partition_of,
+    purchase,
+    tick,
+    write,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven customers a slice."""
+    monkeypatch.setattr(resending, "SLICE_CUSTOMERS_MAX", 7)
+
+
+def ask(partition: SimulatedPartition, run_id: str) -> None:
+    """Request what `shoal resend` does."""
+    assert partition.versions is not None
+    partition.versions.resend_run_id = run_id
+
+
+def told(changes: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Who has which value, from members sent again."""
+    values: dict[str, dict[str, str]] = {}
+    for change in changes:
+        assert (change["change"], change["origin"], change["from"]) == ("entered", "reconcile", None)
+        mine = values.setdefault(change["customer_id"], {})
+        assert change["dimension"] not in mine, "sent twice"
+        mine[change["dimension"]] = change["to"]
+    return values
+
+
+@pytest.mark.parametrize("crash_at", [None, *range(0, 14, 3)])
+def test_every_member_is_sent_once_whichever_commit_is_lost(crash_at: int | None) -> None:
+    """A new subscriber's whole truth, numbered without a gap, as of when each value came to hold."""
+    partition = partition_of(BOUGHT, bounds=Bounds(rows_max=5))
+    partition.run(itertools.repeat(50))
+    extend(partition, regulars=2)
+    partition.convert()
+    before, count, memberships = held(partition), len(partition.changes), dict(partition.memberships)
+    ask(partition, "run-1")
+    questions = itertools.count()
+    partition.convert(crash=lambda: next(questions) == crash_at)
+    again = partition.changes[count:]
+    assert told(again) == before == held(partition)
+    assert {c["run_id"] for c in again} == {"run-1"}
+    assert [c["seq"] for c in partition.changes] == list(range(1, len(partition.changes) + 1))
+    since = {(c["customer_id"], c["dimension"]): c["effective_at"] for c in partition.changes[:count]}
+    assert all(c["effective_at"] == since[c["customer_id"], c["dimension"]] for c in again)
+    assert partition.memberships == memberships
+    assert not partition.engine.converting
+
+
+def test_a_request_is_met_once_and_the_next_one_again() -> None:
+    """Neither a restart nor time brings a request back; changes made in between are not lost."""
+    partition = partition_of(BOUGHT)
+    partition.run(itertools.repeat(50))
+    ask(partition, "run-1")
+    partition.convert(slices=2)
+    kind, _, fields = purchase("z", T0 + 61 * DAY, 200_000)
+    write(partition, [(kind, "c05", fields), tick(T0 + 61 * DAY + 1)])
+    partition.run(itertools.repeat(50))
+    partition.convert()
+    partition.crash()
+    assert not partition.engine.converting
+    count = len(partition.changes)
+    ask(partition, "run-2")
+    partition.convert()
+    assert told(partition.changes[count:]) == held(partition) and len(held(partition)) == CUSTOMERS
+
+
+def test_a_new_definition_comes_before_members() -> None:
+    """What is sent is what the newest version says."""
+    partition = partition_of(BOUGHT)
+    partition.run(itertools.repeat(50))
+    ask(partition, "run-1")
+    edit(partition, ("    potential_loyalist: ", "    stars: "))
+    partition.convert()
+    again = [c for c in partition.changes if c["origin"] == "reconcile"]
+    assert told(again) == held(partition) and {c["definition_version"] for c in again} == {2}
+
+
+def test_a_partition_nobody_is_in_has_nothing_to_send() -> None:
+    """A request from before there was anybody is met already."""
+    partition = partition_of([])
+    ask(partition, "run-1")
+    partition.crash()
+    assert not partition.engine.converting
+    write(partition, BOUGHT)
+    partition.run(itertools.repeat(50))
+    assert not partition.engine.converting
+    assert_settled(partition)
