@@ -35,6 +35,21 @@ class Resent:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A state that was rebuilt from `events`, as long as not all of it was told to subscribers."""
+
+    live: bool
+    """Whether it is the truth; before, it is only a replay, and the epoch before is."""
+    told_epoch: int = 0
+    """Whose rows say what was told of customers no row here says it of."""
+    changes: int = 0
+    """Changes sent because of it so far."""
+
+
+_PARTS = {"converting": Converting, "resent": Resent, "rebuilt": Rebuilt}
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionRow:
     """The one truth about a partition: restore the rows, then read on from `source_offset`."""
 
@@ -55,6 +70,10 @@ class PartitionRow:
     """None when every customer's values are those of the definition."""
     resent: Resent | None = field(default=None)
     """None when there never was such a request."""
+    rebuilt: Rebuilt | None = field(default=None)
+    """None when the state was told whole."""
+    superseded_by: int | None = field(default=None)
+    """The epoch that is the truth instead of this one; None when this is the newest."""
 
     def encode(self) -> bytes:
         """Return readable JSON with the version of the format."""
@@ -70,12 +89,9 @@ class PartitionRow:
             if version != FORMAT_VERSION:
                 raise StateCorrupt(f"partition row of format {version!r}; this worker reads {FORMAT_VERSION}")
             content["fact_key"] = bytes.fromhex(content["fact_key"])
-            if content.get("converting") is not None:
-                content["converting"] = Converting(**content["converting"])
-            if content.get("resent") is not None:
-                content["resent"] = Resent(**content["resent"])
-            for name in ("converting", "resent"):
-                content.setdefault(name, None)
-            return cls(**{each.name: content[each.name] for each in fields(cls)})
+            for name, kind in _PARTS.items():
+                if content.get(name) is not None:
+                    content[name] = kind(**content[name])
+            return cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateCorrupt(f"partition row unreadable: {error!r}") from error

@@ -33,6 +33,8 @@ class Version:
     comment: str = ""
     restores: int | None = None
     """The version this one rolls back to."""
+    epoch: int = 1
+    """Whose changelog it is computed in: one more than before where it is a rebuild's."""
 
     @property
     def key(self) -> bytes:
@@ -59,6 +61,7 @@ class Version:
                 str(content["by"]),
                 str(content["comment"]),
                 content["restores"],
+                int(content.get("epoch", 1)),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DefinitionError([f"definitions: a record cannot be read: {error!r}"]) from error
@@ -104,9 +107,25 @@ class Versions:
         return max(self._records.keys() | self._compiled.keys())
 
     @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs versions were applied in, ascending; everybody is to use the last."""
+        return tuple(sorted({version.epoch for version in self._records.values()})) or (1,)
+
+    def newest_of(self, epoch: int) -> int:
+        """Return the version everybody in an epoch is to use; that of all where none is known of it."""
+        numbers = [number for number, version in self._records.items() if version.epoch == epoch]
+        return max(numbers, default=self.newest_number)
+
+    def evaluator(self, number: int) -> Evaluator:
+        """Return a version that is known, compiled. Raises as `Version.definition`."""
+        if number not in self._compiled:
+            self._compiled[number] = Evaluator(self._records[number].definition())
+        return self._compiled[number]
+
+    @property
     def newest(self) -> Evaluator:
         """The version everybody is to use, compiled. Raises as `Version.definition`."""
-        return self._evaluator(self.newest_number)
+        return self.evaluator(self.newest_number)
 
     def of_state(self, number: int, hash_: str, where: str) -> Evaluator:
         """Return the definition some state was built by; `where` begins the messages.
@@ -121,7 +140,7 @@ class Versions:
             raise DefinitionMismatch(
                 f"{where}: built by definition {number}, which is not on the definitions topic"
             )
-        evaluator = self._evaluator(number)
+        evaluator = self.evaluator(number)
         if evaluator.definition.hash != hash_:
             raise DefinitionMismatch(
                 f"{where}: built by definition {number} ({hash_[:12]}), this worker holds {number}"
@@ -132,8 +151,3 @@ class Versions:
     def records(self) -> list[Version]:
         """Return what was read from the topic, oldest first."""
         return [self._records[number] for number in sorted(self._records)]
-
-    def _evaluator(self, number: int) -> Evaluator:
-        if number not in self._compiled:
-            self._compiled[number] = Evaluator(self._records[number].definition())
-        return self._compiled[number]

@@ -40,9 +40,10 @@ class Conversion:
         self._versions = versions
         self.reset()
 
-    def reset(self) -> None:
-        """Begin anew, with nobody to convert."""
-        self.evaluator, self.refusal = self._versions.newest, None
+    def reset(self, epoch: int = 1) -> None:
+        """Begin anew, with nobody to convert; only versions of this epoch are taken on."""
+        self._epoch = epoch
+        self.evaluator, self.refusal = self._versions.evaluator(self._versions.newest_of(epoch)), None
         self._refused = 0
         self._order: Int64s | None = None
         self._places = np.zeros(0, np.uint64)
@@ -81,7 +82,7 @@ class Conversion:
 
     def has_work(self, table: CustomerTable) -> bool:
         """Whether a newer version is to be taken on, a slice to be converted, or an end to be made."""
-        newest = self._versions.newest_number
+        newest = self._versions.newest_of(self._epoch)
         if newest > self.evaluator.definition.version and newest != self._refused:
             return True
         if self._order is None:
@@ -90,19 +91,27 @@ class Conversion:
 
     def take_on(self, table: CustomerTable, clock_ms: int, complete_since_ms: Mapping[str, int]) -> bool:
         """Put the newest version in force unless it is, or needs facts that are not kept: see `refusal`."""
-        number = self._versions.newest_number
+        number = self._versions.newest_of(self._epoch)
         if number <= self.evaluator.definition.version or number == self._refused:
             return False
-        newest, before = self._versions.newest, self.evaluator
+        newest, before = self._versions.evaluator(number), self.evaluator
         complete_ms = self.complete_ms(table, complete_since_ms)
         self.refusal = not_yet(before, newest) or missing_facts(newest.definition, complete_ms, clock_ms)
         if self.refusal is not None:
             self._refused = number
             return False
+        self._convert(table, before, newest)
+        return True
+
+    def take_over(self, table: CustomerTable, row: PartitionRow, where: str) -> None:
+        """Convert from what `row`, of an earlier epoch, says was in force. Raises as `stored`."""
+        before = self._versions.of_state(row.definition_version, row.definition_hash, where)
+        self._convert(table, before, self.evaluator)
+
+    def _convert(self, table: CustomerTable, before: Evaluator, newest: Evaluator) -> None:
         self._kinds = dict(zip(before.dimensions, before.kinds, strict=True))
         self._begin_order(table, 0)
         self._widen(table, newest)
-        return True
 
     def end(self, table: CustomerTable) -> bool:
         """Forget what only earlier versions knew, once nobody is stale; whether that was so."""

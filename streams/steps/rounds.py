@@ -44,7 +44,7 @@ class Rounds:
     the customers whose deadline may come at one of the ticks; they may overlap `slots`.
     `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them. With
     `converts`, stale customers are evaluated at the first tick whatever their deadline, and whoever
-    is what it was is not written again.
+    is what it was is not written again, unless with `rewrites`.
     """
 
     def __init__(
@@ -62,8 +62,9 @@ class Rounds:
         tick_ms: Int64s,
         clock_ms: int,
         converts: bool = False,
+        rewrites: bool = False,
     ) -> None:
-        self._converts = converts
+        self._converts, self._rewrites = converts, rewrites
         self._table, self._evaluator = table, evaluator
         self._facts, self._event_ids = facts, event_ids
         self._tick_ms = tick_ms
@@ -363,7 +364,8 @@ class Rounds:
         table = self._table
         evaluated = np.flatnonzero(self._evaluated)
         slot = self._slot[evaluated]
-        table.mark_dirty(slot if not self._converts else slot[self._differs(evaluated, slot)])
+        writes = slot if self._rewrites or not self._converts else slot[self._differs(evaluated, slot)]
+        table.mark_dirty(writes)
         table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
         table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
         table.evaluated_by[slot] = self._evaluator.definition.version

@@ -34,12 +34,20 @@ class Work:
     dead: int = 0
     records: int = 0
     done: bool = False
+    passed: Ticks | None = None
+    """Ticks at which nobody is evaluated, in a quiet replay: only the clock moves."""
 
     @classmethod
     def of_ticks(cls, ticks: Ticks) -> Work:
         """Return work without records: time passes, and that is all."""
         none, nothing = np.empty(0, np.int64), Facts.none()
         return cls(Chunk(0, (), 0, 0), nothing, (), none, none, none, ticks, (), none)
+
+    def hush(self) -> None:
+        """Let no tick evaluate anybody: all facts come as after the last of them."""
+        self.passed = self.ticks
+        none = np.empty(0, np.int64)
+        self.ticks, self.tick_of_row = Ticks(none, none, none), np.zeros_like(self.tick_of_row)
 
     def records_done(self) -> int:
         """How many records of the chunk are fully reflected in state."""

@@ -91,7 +91,7 @@ async def test_an_out_of_date_delivery_changes_nothing(stage: Stage) -> None:
     await sink.deliver(batch(change(4, "ada", "champions", epoch=2)))
     assert await sink.deliver(batch(change(3, "ada", "lost"), change(4, "ada", "new"))) == 0
     assert stage.held() == stage.listed() == {"ada": {"rfm": "champions"}}
-    assert await sink.watermark(3) == Watermark(2, 4, 10)
+    assert await sink.watermark(3) == Watermark(2, 4, 40)
     await sink.close()
 
 
