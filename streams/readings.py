@@ -16,7 +16,7 @@ from streams.customers.table import CustomerTable
 from streams.kafka.broker_clock import BrokerClock
 from streams.kafka.partition import Partition
 from streams.segments.definition import Definition
-from streams.segments.settling import RULE_SUFFIX
+from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX
 from streams.steps.engine import PartitionEngine
 
 DEAD_S_MAX = 120.0
@@ -96,4 +96,4 @@ def _of_customers(table: CustomerTable, label: str, now_ms: int) -> Iterator[Rea
         # One more than the code, so that customers without a value, at -1, are counted apart.
         held = np.bincount(table.value[:count, d] + 1, minlength=len(values) + 1)
         for value, members in zip(values, held[1:].tolist(), strict=True):
-            yield metrics.MEMBERS, members, (dimension, value, label)
+            yield metrics.MEMBERS, members, (dimension.removesuffix(SHADOW_SUFFIX), value, label)

@@ -34,8 +34,9 @@ def load(text: str, source_name: str) -> Definition:
     Raises DefinitionError with all problems, each `source:LINE: name: expected ..., got ...`.
     """
     problems = Problems(source_name)
-    root = parse(text, problems).fields(("version", "money", "rfm", "lifecycle"), declared.SECTIONS)
-    version = root["version"].whole(1, 2**31 - 1) if "version" in root else None
+    root = parse(text, problems).fields(("money", "rfm", "lifecycle"), ("version", *declared.SECTIONS))
+    # Applying gives the number: what the file says is only that of a pipeline's very first.
+    version = root["version"].whole(1, 2**31 - 1) if "version" in root else 1
     rates = _rates(root["money"]) if "money" in root else None
     exponent = 2 if rates is None else EXPONENTS[rates.reporting_currency]
     rfm = _Rfm(root["rfm"], exponent) if "rfm" in root else None

@@ -10,6 +10,7 @@ import numpy as np
 from streams.customers.facts import Kind, UInt8s
 from streams.customers.table import Result
 from streams.kafka.seam import Tally
+from streams.segments.settling import SHADOW_SUFFIX
 from streams.steps.moves import LABELS, Moves
 from streams.steps.rounds import RESULTS
 
@@ -53,7 +54,8 @@ def count_moves(
         if count:
             rest, label = divmod(code, len(LABELS))
             dimension, kind = divmod(rest, len(_CHANGES))
-            tally.changes[dimensions[dimension], _CHANGES[kind], LABELS[label], origin] += count
+            name = dimensions[dimension].removesuffix(SHADOW_SUFFIX)
+            tally.changes[name, _CHANGES[kind], LABELS[label], origin] += count
     if live:
         for label in np.flatnonzero(np.bincount(cause)).tolist():
             tally.effective_at_ms.append((LABELS[label], moves.effective_at_ms[cause == label]))

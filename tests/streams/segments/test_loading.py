@@ -34,6 +34,14 @@ def test_default_definition_holds_the_designs_constants(definition: Definition) 
     assert definition.lifecycle == Lifecycle(60 * DAY_MS, 180 * DAY_MS, 30 * DAY_MS, 180 * DAY_MS, 4, 4)
 
 
+def test_the_version_need_not_be_in_the_file() -> None:
+    """Applying gives the number; a file without one is the first, and it is no part of the hash."""
+    without = TEXT.replace("version: 1\n", "")
+    assert load(without, "segments.yaml") == load(TEXT, "segments.yaml")
+    other = load(TEXT.replace("version: 1\n", "version: 7\n"), "segments.yaml")
+    assert (other.version, other.hash) == (7, load(without, "segments.yaml").hash)
+
+
 def test_rates_are_exactly_what_is_written() -> None:
     """0.86 is 86/100, never the nearest binary float."""
     assert default_definition().rates.declared["EUR"] == Fraction(86, 100)
@@ -262,14 +270,14 @@ def test_an_empty_file_says_so(text: str) -> None:
 @pytest.mark.parametrize("text", ["[]", "just text", "version"])
 def test_something_else_than_a_mapping_says_so(text: str) -> None:
     """A list or a text where the definition should be is one problem."""
-    assert "expected the fields version, money, rfm, lifecycle" in problems_of(text)[0]
+    assert "expected the fields money, rfm, lifecycle" in problems_of(text)[0]
 
 
 def test_problems_are_bounded() -> None:
     """After 100 problems the rest is counted."""
     found = problems_of("\n".join(f"k{i}: 1" for i in range(300)))
     assert len(found) == 101
-    assert found[-1] == "segments.yaml: and 204 more"
+    assert found[-1] == "segments.yaml: and 203 more"
 
 
 def test_bytes_that_are_not_utf8_are_a_problem(tmp_path) -> None:

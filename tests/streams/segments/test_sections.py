@@ -278,7 +278,7 @@ def test_the_schema_knows_every_field_the_loader_knows() -> None:
     assert properties.keys() == {"version", "money", "rfm", "lifecycle", *declared.SECTIONS}
     segment = properties["segments"]["additionalProperties"]["properties"]
     assert segment.keys() == {"when", *declared._SEGMENT}
-    assert SCHEMA["required"] == ["version", "money", "rfm", "lifecycle"]
+    assert SCHEMA["required"] == ["money", "rfm", "lifecycle"]
 
 
 def test_a_core_without_optional_sections_is_what_it_was() -> None:

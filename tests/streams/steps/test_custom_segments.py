@@ -127,7 +127,7 @@ def test_shadows_are_computed_and_not_told_drafts_are_not_computed() -> None:
     names = Evaluator(definition).dimensions
     assert "idea" not in names
     assert told(partition, "quiet_test") == []
-    assert partition.engine.table.since_ms[0, names.index("quiet_test")] > T0
+    assert partition.engine.table.since_ms[0, names.index("quiet_test (shadow)")] > T0
     assert [c["seq"] for c in partition.changes] == list(range(1, len(partition.changes) + 1))
     written = [value for step in partition.transactions for _, value in step.memberships if value is not None]
     held = {each["dimension"] for value in written for each in decode_membership(value)["values"]}
