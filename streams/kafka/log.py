@@ -19,6 +19,7 @@ from schemas.markers import Marker
 from streams.kafka import internals, reading
 from streams.kafka.internals import Headers
 from streams.kafka.seam import Chunk, DeadLetter, Row, Transaction
+from streams.topics import changelog_name
 
 BATCH_BYTES_MAX = 1_900_000
 """Below the topics' max.message.bytes (2 MiB), with room for the batch's own header."""
@@ -51,7 +52,7 @@ class LogNames:
 
     def changelog(self, epoch: int) -> str:
         """Return the full name of an epoch's changelog."""
-        return self.topic("customers" if epoch == 1 else f"customers-e{epoch}")
+        return changelog_name(self.prefix, epoch)
 
     @property
     def transactional_id(self) -> str:

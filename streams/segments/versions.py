@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from errors import DefinitionBehind, DefinitionError, DefinitionMismatch
 from streams.segments.definition import Definition
@@ -41,9 +42,9 @@ class Version:
         """The record's key."""
         return str(self.number).encode()
 
-    def encode(self) -> bytes:
+    def encode(self, state: str = "applied") -> bytes:
         """Return the record's value: readable JSON with the version of its format."""
-        content = {"format": FORMAT_VERSION, "state": "applied", **asdict(self)}
+        content = {"format": FORMAT_VERSION, "state": state, **asdict(self)}
         return json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
@@ -79,6 +80,28 @@ class Version:
                 f" {definition.hash[:12]} here: another release of Shoal applied it; apply it anew"
             )
         return definition
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A rebuild: the version it is to become, whose number and epoch nobody else gets."""
+
+    version: Version
+    """`applied_at_ms` is when it was begun, until it is published."""
+    state: Literal["running", "published", "abandoned"] = "running"
+
+    def encode(self) -> bytes:
+        """Return the record's value, as that of a version with another state."""
+        return self.version.encode(self.state)
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Claim:
+        """Read what `encode` wrote; DefinitionError for anything else."""
+        version = Version.decode(encoded)
+        state = json.loads(encoded)["state"]
+        if state not in ("running", "published", "abandoned"):
+            raise DefinitionError([f"definitions: a rebuild is {state!r}, which this release does not know"])
+        return cls(version, state)
 
 
 class Versions:

@@ -41,7 +41,8 @@ class PartitionState:
     """What a partition's engine works on: begun empty, or restored; handed out as transactions.
 
     `definition`, compiled as `evaluator`, is the only one unless `versions` are given, of which the
-    newest is to be in force.
+    newest is to be in force. With `quiet` it only ever replays; the log it begins with is whole from
+    `since_ms` on.
     """
 
     table: CustomerTable
@@ -62,13 +63,14 @@ class PartitionState:
         new_fact_key: Callable[[], bytes] = lambda: os.urandom(16),
         versions: Versions | None = None,
         quiet: bool = False,
+        since_ms: int = 0,
     ) -> None:
         assert evaluator.definition is definition, "one is the other, compiled"
         self.partition, self.bounds = partition, bounds or Bounds()
         self._app, self._new_fact_key, self._wall = app, new_fact_key, wall
         self._versions = versions = versions or Versions(only=evaluator)
         self._conversion, self._resending = Conversion(versions), Resending(versions)
-        self._replays = quiet
+        self._replays, self._since_ms = quiet, since_ms
         self.counts: Counter[str] = Counter()
         self._nanoseconds: Counter[str] = Counter()
         self.begin_restore()
@@ -87,7 +89,7 @@ class PartitionState:
         self._conversion.reset(epoch)
         self._resending.reset()
         self._use(self._conversion.evaluator)
-        self._use_table(self._new_fact_key(), dict.fromkeys(self._kept_names(), 0))
+        self._use_table(self._new_fact_key(), dict.fromkeys(self._kept_names(), self._since_ms))
         # Kept until the end: the partition row, which holds the key fact ids are hashed under, is
         # rewritten by every transaction and so comes among the last.
         self._restoring: dict[bytes, bytes | None] = {}
