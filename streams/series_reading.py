@@ -60,9 +60,12 @@ class _Lines:
 class SeriesReader:
     """Finds what events add to `series`. Values of `distinct` are hashed under the key of the partition."""
 
-    def __init__(self, series: Sequence[Series], rates: Rates, fact_key: bytes) -> None:
+    def __init__(
+        self, series: Sequence[Series], rates: Rates, fact_key: bytes, places: Sequence[int] | None = None
+    ) -> None:
+        """`places` are the numbers of the series in the table, ascending; 0, 1, ... unless given."""
         self._rates, self._hash = rates, KeyedHash(fact_key)
-        numbered = list(enumerate(series))
+        numbered = list(zip(range(len(series)) if places is None else places, series, strict=True))
         self._orders = [(k, each) for k, each in numbered if each.event == "order"]
         self._activities: dict[str, list[tuple[int, Series]]] = {}
         for k, each in numbered:

@@ -23,6 +23,10 @@ class Converting:
     """Done are those whose place in CustomerTable.ordering is below it, unless pending then."""
     kinds: Mapping[str, str]
     """Kind of each dimension that definition no longer has, for the exits."""
+    base: int
+    """The version everybody was judged by, at least, when the first unfinished conversion began."""
+    passed: Mapping[int, int]
+    """Cursor of each unfinished conversion to an earlier version, when the next one began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class PartitionRow:
     """None when the state was told whole."""
     superseded_by: int | None = field(default=None)
     """The epoch that is the truth instead of this one; None when this is the newest."""
+    begun_ms: Mapping[str, int] = field(default_factory=dict)
+    """When each new or edited dimension came into force, as long as an event on time may be from before."""
 
     def encode(self) -> bytes:
         """Return readable JSON with the version of the format."""
@@ -89,6 +95,11 @@ class PartitionRow:
             if version != FORMAT_VERSION:
                 raise StateCorrupt(f"partition row of format {version!r}; this worker reads {FORMAT_VERSION}")
             content["fact_key"] = bytes.fromhex(content["fact_key"])
+            if content.get("converting") is not None:
+                passed = content["converting"]["passed"]
+                content["converting"]["passed"] = {
+                    int(number): int(cursor) for number, cursor in passed.items()
+                }
             for name, kind in _PARTS.items():
                 if content.get(name) is not None:
                     content[name] = kind(**content[name])

@@ -12,7 +12,18 @@ from streams.segments import tree
 from streams.segments.currencies import Rates
 from streams.segments.grid import Grid
 from streams.segments.literals import WINDOW_MAX_MS
-from streams.segments.rules import CustomDimension, Segment, keys_of, looks_back, members_of, windows_ms
+from streams.segments.rules import (
+    BOOKS,
+    CustomDimension,
+    Segment,
+    keys_of,
+    looks_back,
+    members_of,
+    needs_ms,
+    windows_ms,
+)
+from streams.segments.settling import RULE_SUFFIX
+from streams.segments.view import ORDERS, REFUNDS
 
 DAY_MS = 86_400_000
 
@@ -101,6 +112,33 @@ class Definition:
         """How long facts are kept: 10 years if a rule asks for the first or last of an event, or for all."""
         return WINDOW_MAX_MS if any(map(looks_back, self.rules)) else self.longest_window_ms
 
+    @property
+    def needs_ms(self) -> dict[str, int]:
+        """How far back what must be kept: `orders`, `refunds`, BOOKS, and declared series by their keys."""
+        lifecycle = self.lifecycle
+        core = max(self.window_ms, lifecycle.recent_ms + lifecycle.churned_ms)
+        needs = {ORDERS: core, REFUNDS: core, BOOKS: core} | {series.key: 0 for series in self.series}
+        for name, length_ms in (pair for rule in self.rules for pair in needs_ms(rule)):
+            needs[name] = max(needs[name], length_ms)
+        return needs
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What decides the value in each dimension, as far as that dimension itself says it.
+
+        Those of whom a membership follows with a delay are named as the evaluator names them, so that a
+        segment that becomes shown or hidden is another one.
+        """
+        content, own = self._core(), ("rates", "reporting_currency", "lifecycle")
+        rfm = {name: part for name, part in content.items() if name not in own}
+        declared: dict[str, Any] = {"rfm": rfm, "lifecycle": content["lifecycle"]}
+        declared |= {each.key: each.content() for each in self.dimensions}
+        for segment in self.computed:
+            declared[segment.dimension] = segment.content()
+            if segment.settles:
+                declared[segment.key + RULE_SUFFIX] = segment.content()
+        return declared
+
     def numbered(self, version: int) -> Definition:
         """Return the same content as another version."""
         return replace(self, version=version)
@@ -108,8 +146,19 @@ class Definition:
     @property
     def hash(self) -> str:
         """The SHA-256, in hex, of the content, its number aside: equal however the file is laid out."""
+        content = self._core()
+        # Left out when there are none: what was built before there were any stays valid.
+        if self.segments or self.dimensions:
+            content["traits"] = dict(self.traits)
+            content["segments"] = {segment.key: segment.content() for segment in self.segments}
+            content["dimensions"] = {each.key: each.content() for each in self.dimensions}
+            content["series"] = [series.key for series in self.series]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _core(self) -> dict[str, Any]:
         lifecycle = self.lifecycle
-        content: dict[str, Any] = {
+        return {
             "reporting_currency": self.reporting_currency,
             "rates": {code: str(rate) for code, rate in self.rates.declared.items()},
             "window_ms": self.window_ms,
@@ -121,11 +170,3 @@ class Definition:
             "columns": sorted([column, sorted(sums)] for column, sums in self.grid.columns),
             "lifecycle": {name: getattr(lifecycle, name) for name in lifecycle.__dataclass_fields__},
         }
-        # Left out when there are none: what was built before there were any stays valid.
-        if self.segments or self.dimensions:
-            content["traits"] = dict(self.traits)
-            content["segments"] = {segment.key: segment.content() for segment in self.segments}
-            content["dimensions"] = {each.key: each.content() for each in self.dimensions}
-            content["series"] = [series.key for series in self.series]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()

@@ -15,8 +15,8 @@ from streams.segments.choices import Choice
 from streams.segments.compiling import Compiler, Dimension
 from streams.segments.conditions import Condition
 from streams.segments.definition import Definition
-from streams.segments.rules import Segment, reads_traits
-from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX, Delay
+from streams.segments.rules import reads_traits
+from streams.segments.settling import RULE_SUFFIX, Delay
 from streams.segments.stages import VALUES
 from streams.segments.standing import Subscriptions
 from streams.segments.view import FAR_MS, Plan, Table, View
@@ -115,7 +115,7 @@ class Evaluator:
         exclusive = {name: compiler.choice(name) for name in names}
         computed = definition.computed
         settling = [each for each in computed if each.settles]
-        own = (*(_name(each) for each in computed), *(each.key + RULE_SUFFIX for each in settling))
+        own = (*(each.dimension for each in computed), *(each.key + RULE_SUFFIX for each in settling))
         self.dimensions = (*exclusive, *own)
         keys = (*(each.key for each in computed), *(each.key + RULE_SUFFIX for each in settling))
         self.values = (*(values for _, values in exclusive.values()), *((key,) for key in keys))
@@ -125,7 +125,7 @@ class Evaluator:
         self.counted = np.array([not name.endswith(RULE_SUFFIX) for name in self.dimensions])
         self.delays = tuple(
             Delay(
-                self.dimensions.index(_name(each)),
+                self.dimensions.index(each.dimension),
                 self.dimensions.index(each.key + RULE_SUFFIX),
                 each.dwell_enter_ms,
                 each.dwell_exit_ms,
@@ -188,7 +188,3 @@ class Evaluator:
             orders=view.value(rfm.orders),
             net_minor=view.value(rfm.net),
         )
-
-
-def _name(segment: Segment) -> str:
-    return segment.key + SHADOW_SUFFIX if segment.state == "shadow" else segment.key

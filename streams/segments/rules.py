@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from streams.customers.series import Series
 from streams.segments import tree
+from streams.segments.literals import WINDOW_MAX_MS
+from streams.segments.settling import SHADOW_SUFFIX
 from streams.segments.view import EVER_MS, ORDERS, REFUNDS
 
 State = Literal["live", "shadow", "draft"]
@@ -39,6 +41,11 @@ class Segment:
     def settles(self) -> bool:
         """Whether membership follows the rule with a delay."""
         return bool(self.dwell_enter_ms or self.dwell_exit_ms or self.cooldown_ms)
+
+    @property
+    def dimension(self) -> str:
+        """The name of its dimension, which says whether people are told of it."""
+        return self.key + SHADOW_SUFFIX if self.state == "shadow" else self.key
 
     def content(self) -> dict[str, Any]:
         """Return what decides who is a member: part of the definition's hash."""
@@ -179,6 +186,25 @@ def looks_back(rule: tree.Rule) -> bool:
         for part in parts_of(rule)
     )
 
+
+def needs_ms(rule: tree.Rule) -> Iterator[tuple[str, int]]:
+    """Yield what a rule needs kept, and how far back; WINDOW_MAX_MS for all there ever was of a series."""
+    for part in parts_of(rule):
+        length_ms = getattr(part, "length_ms", EVER_MS)
+        if isinstance(part, tree.Happened):
+            yield part.series, WINDOW_MAX_MS
+        elif isinstance(part, tree.TicketCount | tree.TicketMean):
+            yield BOOKS, length_ms
+        elif isinstance(part, tree.Netted) and length_ms != EVER_MS:
+            yield from ((series, length_ms) for series in _FOLDED)
+        elif (series := getattr(part, "series", None)) is not None and (
+            length_ms != EVER_MS or series not in _FOLDED
+        ):
+            yield series, min(length_ms, WINDOW_MAX_MS)
+
+
+BOOKS = "books"
+"""What stands for subscriptions and tickets among what is kept."""
 
 ORDER_KINDS = ("orders", "refunds", "last", "first")
 """Any order, any refund that names none, only the last order with a net above 0, only the first."""

@@ -76,6 +76,47 @@ def follow(
     return value, instants, due_ms
 
 
+def begin_afresh(
+    delays: Sequence[Delay], afresh: Bools, before: Values, after: Values, now_ms: Int64s
+) -> Values:
+    """Return `before` as if those memberships of which `afresh` (bool[n, delays]) is true had no past.
+
+    They are what their rules say now: nothing is waited for.
+    """
+    code, since_ms = before[0].copy(), before[1].copy()
+    for place, delay in enumerate(delays):
+        rows = afresh[:, place].nonzero()[0]
+        m, r = delay.membership, delay.rule
+        truth = after[0][rows, r]
+        turned = code[rows, m] != truth
+        since_ms[rows, m] = np.where(turned, now_ms[rows], since_ms[rows, m])
+        code[rows, m] = code[rows, r] = truth
+        since_ms[rows, r] = after[1][rows, r]
+    return code, since_ms
+
+
+def forget_stages(
+    delays: Sequence[Delay],
+    afresh: Bools,
+    held: Int16s,
+    value: Int16s,
+    now_ms: Int64s,
+    since_ms: Int64s,
+    who: Int64s,
+) -> None:
+    """Leave, in `since_ms` (at `who`), no trace of what memberships that began afresh were before.
+
+    Who is out has not left: no pause runs. But nobody comes back before the instant of being put out, so
+    the rule's truth is taken to hold since then.
+    """
+    for place, delay in enumerate(delays):
+        m, r = delay.membership, delay.rule
+        rows = afresh[:, place].nonzero()[0]
+        turned = rows[held[rows, m] != value[rows, m]]
+        since_ms[who[turned], r] = now_ms[turned]
+        since_ms[who[rows[value[rows, m] < 0]], m] = 0
+
+
 def settle(delay: Delay, membership: Held, before: Held, after: Held, now_ms: Int64s) -> tuple[Held, Int64s]:
     """Return the membership at `now_ms`, and when it changes next if the rule's truth stays (or FAR_MS).
 

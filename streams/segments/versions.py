@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from errors import DefinitionBehind, DefinitionError, DefinitionMismatch
 from streams.segments.definition import Definition
@@ -111,6 +111,7 @@ class Versions:
         """Hold `versions`, or the `only` definition of a pipeline without a topic of them."""
         self._records: dict[int, Version] = {}
         self._compiled: dict[int, Evaluator] = {}
+        self._edited: dict[tuple[int, int], frozenset[str]] = {}
         self.resend_run_id: str | None = None
         """The latest request to send all members again."""
         if only is not None:
@@ -127,7 +128,7 @@ class Versions:
     @property
     def newest_number(self) -> int:
         """The version everybody is to use."""
-        return max(self._records.keys() | self._compiled.keys())
+        return max(self._numbers)
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -170,6 +171,32 @@ class Versions:
                 f" ({evaluator.definition.hash[:12]}); use the prefix and topics this state belongs to"
             )
         return evaluator
+
+    def edited(self, since: int, until: int) -> frozenset[str]:
+        """Return the dimensions that are not declared the same in all versions from one to another.
+
+        Those of a version that cannot be read any more all count as edited.
+        """
+        if (since, until) not in self._edited:
+            numbers = {since, until} | {n for n in self._numbers if since < n < until}
+            texts = [self._declared(number) for number in sorted(numbers)]
+            names = frozenset().union(*texts)
+            self._edited[since, until] = frozenset(
+                name for name in names if any(text.get(name) != texts[-1].get(name) for text in texts)
+            )
+        return self._edited[since, until]
+
+    def _declared(self, number: int) -> dict[str, Any]:
+        try:
+            if number in self._compiled:
+                return self._compiled[number].definition.declared
+            return self._records[number].definition().declared
+        except (DefinitionError, DefinitionMismatch, KeyError):
+            return {}
+
+    @property
+    def _numbers(self) -> set[int]:
+        return self._records.keys() | self._compiled.keys()
 
     def records(self) -> list[Version]:
         """Return what was read from the topic, oldest first."""

@@ -5,6 +5,9 @@ beside those customers still hold, and every customer is stale until it is next 
 of stale customers are evaluated at the partition's clock in an order that any restart finds again;
 whom an event or a deadline reaches first is converted then. When nobody is stale any more, the
 table forgets what only the old version knew.
+
+What a segment waits for goes on if it is declared as before. One that is new or edited begins afresh:
+at its conversion a customer is what the rule says, and what was waited for is forgotten.
 """
 
 from __future__ import annotations
@@ -16,16 +19,23 @@ import numpy as np
 from streams.customers.facts import PENDING_MS, Bools, Int64s
 from streams.customers.partition_row import Converting, PartitionRow
 from streams.customers.table import CustomerTable
-from streams.segments.definition import DAY_MS, Definition
 from streams.segments.evaluate import Evaluator
 from streams.segments.versions import Versions
 from streams.segments.widened import Widened
+from streams.steps.edits import Edits
+from streams.steps.missing import missing_facts
+from streams.steps.news import LATE_AFTER_MS
 
 SLICE_CUSTOMERS_MAX = 2_000
 """Customers evaluated at once: some milliseconds, in which no event is applied."""
 
+UNFINISHED_MAX = 16
+"""Versions taken on before the first of them was through; a further one waits for that."""
+
 _END = 1 << 64
 """The cursor when every customer had its turn."""
+
+_LONG_AGO_MS = -(1 << 62)
 
 
 class Conversion:
@@ -33,6 +43,8 @@ class Conversion:
 
     evaluator: Evaluator
     """Of the definition in force."""
+    edits: Edits
+    """What is new about it."""
     refusal: str | None
     """Why a newer version is not taken on, and what to do; None while there is no reason."""
 
@@ -43,85 +55,134 @@ class Conversion:
     def reset(self, epoch: int = 1) -> None:
         """Begin anew, with nobody to convert; only versions of this epoch are taken on."""
         self._epoch = epoch
-        self.evaluator, self.refusal = self._versions.evaluator(self._versions.newest_of(epoch)), None
+        self._use(self._versions.evaluator(self._versions.newest_of(epoch)))
+        self.refusal = None
         self._refused = 0
         self._order: Int64s | None = None
         self._places = np.zeros(0, np.uint64)
         self._next = 0
         self._kinds: dict[str, str] = {}
+        # By whom everybody was judged when the first unfinished conversion began, and how far those before
+        # the present one came: who is what it was is not written, so its row does not tell.
+        self._base = self.evaluator.definition.version
+        self._passed: dict[int, int] = {}
+        self.begun_ms: dict[str, int] = {}
 
     # -- restore ---------------------------------------------------------------------------
 
     def stored(self, row: PartitionRow, where: str) -> Evaluator:
         """Take over what the row says is in force. Raises DefinitionBehind or DefinitionMismatch."""
-        self.evaluator = self._versions.of_state(row.definition_version, row.definition_hash, where)
+        self._use(self._versions.of_state(row.definition_version, row.definition_hash, where))
+        self.begun_ms = dict(row.begun_ms)
         return self.evaluator
 
     def restored(self, row: PartitionRow, table: CustomerTable) -> None:
         """Find out who is stale, now that the rows are in the table."""
-        evaluated_by = table.evaluated_by[: table.count]
-        done = evaluated_by > 0
-        if row.converting is not None:
+        evaluated_by, version = table.evaluated_by[: table.count], row.definition_version
+        known = evaluated_by > 0
+        if row.converting is None:
+            evaluated_by[known], self._base = version, version
+        else:
+            self._base, self._passed = row.converting.base, dict(row.converting.passed)
             self._begin_order(table, row.converting.cursor)
-            done &= ~_pending(table)
-            if row.converting.cursor < _END:
-                done &= table.ordering() < np.uint64(row.converting.cursor)
+            evaluated_by[known] = np.maximum(evaluated_by[known], np.uint32(self._base))
+            # Who waits for a tick was written when its facts came: its row tells.
+            known &= ~_pending(table)
+            places = table.ordering()
+            for number, cursor in (*self._passed.items(), (version, row.converting.cursor)):
+                done = known if cursor >= _END else known & (places < np.uint64(cursor))
+                evaluated_by[done] = np.maximum(evaluated_by[done], np.uint32(number))
             self._kinds = dict(row.converting.kinds)
             self._widen(table, self.evaluator)
-        evaluated_by[done] = row.definition_version
+        self._edit(table)
 
     def row(self) -> Converting | None:
         """Return what the partition row says of an unfinished conversion."""
         if self._order is None:
             return None
-        whole = self._next == len(self._order)
         kinds = self.evaluator.gone if isinstance(self.evaluator, Widened) else {}
-        return Converting(_END if whole else int(self._places[self._next]), kinds)
+        return Converting(self._cursor, kinds, self._base, self._passed)
+
+    @property
+    def _cursor(self) -> int:
+        assert self._order is not None, "a conversion goes on"
+        return _END if self._next == len(self._order) else int(self._places[self._next])
 
     # -- conversion ------------------------------------------------------------------------
 
     def has_work(self, table: CustomerTable) -> bool:
         """Whether a newer version is to be taken on, a slice to be converted, or an end to be made."""
-        newest = self._versions.newest_of(self._epoch)
-        if newest > self.evaluator.definition.version and newest != self._refused:
+        if self._is_behind():
             return True
         if self._order is None:
             return False
         return self._next < len(self._order) or not self._stale(table).any()
 
-    def take_on(self, table: CustomerTable, clock_ms: int, complete_since_ms: Mapping[str, int]) -> bool:
-        """Put the newest version in force unless it is, or needs facts that are not kept: see `refusal`."""
-        number = self._versions.newest_of(self._epoch)
-        if number <= self.evaluator.definition.version or number == self._refused:
+    def _is_behind(self) -> bool:
+        newest = self._versions.newest_of(self._epoch)
+        if newest <= self.evaluator.definition.version or newest == self._refused:
             return False
-        newest, before = self._versions.evaluator(number), self.evaluator
-        complete_ms = self.complete_ms(table, complete_since_ms)
-        self.refusal = not_yet(before, newest) or missing_facts(newest.definition, complete_ms, clock_ms)
+        return len(self._passed) < UNFINISHED_MAX
+
+    def take_on(
+        self, table: CustomerTable, clock_ms: int, fold_line_ms: int, complete_since_ms: Mapping[str, int]
+    ) -> bool:
+        """Put the newest version in force unless it is, or needs facts that are not kept: see `refusal`.
+
+        `complete_since_ms` says since when what is kept, 0: from the first.
+        """
+        if not self._is_behind():
+            return False
+        newest, before = self._versions.evaluator(self._versions.newest_of(self._epoch)), self.evaluator
+        version = newest.definition.version
+        self.refusal = missing_facts(
+            before.definition, newest.definition, table, clock_ms, fold_line_ms, complete_since_ms
+        )
         if self.refusal is not None:
-            self._refused = number
+            self._refused = version
             return False
-        self._convert(table, before, newest)
+        if self._order is not None:
+            self._passed[before.definition.version] = self._cursor
+        self._convert(table, before, newest, clock_ms)
         return True
 
-    def take_over(self, table: CustomerTable, row: PartitionRow, where: str) -> None:
+    def take_over(self, table: CustomerTable, row: PartitionRow, clock_ms: int, where: str) -> None:
         """Convert from what `row`, of an earlier epoch, says was in force. Raises as `stored`."""
-        before = self._versions.of_state(row.definition_version, row.definition_hash, where)
-        self._convert(table, before, self.evaluator)
+        before, newest = (
+            self._versions.of_state(row.definition_version, row.definition_hash, where),
+            self.evaluator,
+        )
+        self._base, self.begun_ms = row.definition_version, dict(row.begun_ms)
+        self._convert(table, before, newest, clock_ms)
 
-    def _convert(self, table: CustomerTable, before: Evaluator, newest: Evaluator) -> None:
+    def _convert(self, table: CustomerTable, before: Evaluator, newest: Evaluator, clock_ms: int) -> None:
+        """Let `newest` be in force, and everybody stale."""
         self._kinds = dict(zip(before.dimensions, before.kinds, strict=True))
         self._begin_order(table, 0)
         self._widen(table, newest)
+        # An event on time may be from before now; what it makes of a new segment is not.
+        edited = self._versions.edited(before.definition.version, newest.definition.version)
+        self.begun_ms |= dict.fromkeys(edited & set(newest.dimensions), clock_ms)
+        self._edit(table)
 
     def end(self, table: CustomerTable) -> bool:
         """Forget what only earlier versions knew, once nobody is stale; whether that was so."""
         if self._order is None or self._next < len(self._order) or self._stale(table).any():
             return False
-        self._order = None
+        self._order, self._passed = None, {}
+        self._base = self.evaluator.definition.version
         if isinstance(self.evaluator, Widened):
             self.evaluator = self.evaluator.inner
             table.relayout(self.evaluator.dimensions, self.evaluator.values)
+        self._edit(table)
         return True
+
+    def moved(self, table: CustomerTable, clock_ms: int) -> None:
+        """Forget what began so long ago that an event from before it is late."""
+        if any(begun_ms + LATE_AFTER_MS <= clock_ms for begun_ms in self.begun_ms.values()):
+            later = {n: at_ms for n, at_ms in self.begun_ms.items() if at_ms + LATE_AFTER_MS > clock_ms}
+            self.begun_ms = later
+            self._edit(table)
 
     def slice(self, table: CustomerTable, fitting: Callable[[Int64s], int]) -> Int64s:
         """Return the next customers to convert and move the cursor past them.
@@ -139,11 +200,6 @@ class Conversion:
         self._next += int(at[count - 1]) + 1 if full else len(ahead)
         return ahead[at[:count]]
 
-    def complete_ms(self, table: CustomerTable, complete_since_ms: Mapping[str, int]) -> int:
-        """Return from when on every fact is kept; 0: from the first."""
-        folded_ms = int(table.folded_before_ms[: table.count].max(initial=0))
-        return max(complete_since_ms["orders"], complete_since_ms["refunds"], folded_ms)
-
     def stale_count(self, table: CustomerTable) -> int:
         """Return how many customers are not judged by the definition in force yet."""
         return 0 if self._order is None else int(np.count_nonzero(self._stale(table)))
@@ -155,42 +211,46 @@ class Conversion:
         whole = cursor >= _END
         self._next = len(places) if whole else int(np.searchsorted(self._places, np.uint64(cursor)))
 
+    def _use(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.edits = Edits(evaluator.definition.version, len(evaluator.delays))
+
     def _widen(self, table: CustomerTable, inner: Evaluator) -> None:
         """Let the evaluator and the table know everything `inner` does and everything customers hold."""
         held = dict(zip(table.dimensions, table.values, strict=True))
         widened = Widened(inner, held, self._kinds)
         same = (widened.dimensions, widened.values) == (inner.dimensions, inner.values)
-        self.evaluator = inner if same else widened
+        self._use(inner if same else widened)
         if (table.dimensions, table.values) != (widened.dimensions, widened.values):
             table.relayout(widened.dimensions, widened.values)
+
+    def _edit(self, table: CustomerTable) -> None:
+        """Find out what is new for whom."""
+        evaluator, version = self.evaluator, self.evaluator.definition.version
+        memberships = [evaluator.dimensions[delay.membership] for delay in evaluator.delays]
+        stale = np.unique(table.evaluated_by[: table.count][self._stale(table)]).tolist()
+        floor_ms = None
+        if self.begun_ms:
+            floor_ms = np.array([self.begun_ms.get(name, _LONG_AGO_MS) for name in evaluator.dimensions])
+        known = (
+            len(evaluator.inner.dimensions) if isinstance(evaluator, Widened) else len(evaluator.dimensions)
+        )
+        self.edits = Edits(
+            version,
+            len(evaluator.delays),
+            floor_ms,
+            np.arange(known, len(evaluator.dimensions)),
+            {
+                by: np.isin(memberships, list(self._versions.edited(by, version)))
+                for by in (stale if memberships else ())
+            },
+        )
 
     def _stale(self, table: CustomerTable) -> Bools:
         """Return bool[count]: evaluated, and not by the definition in force."""
         by = table.evaluated_by[: table.count]
         stale: Bools = (by > 0) & (by != self.evaluator.definition.version)
         return stale
-
-
-def not_yet(before: Evaluator, after: Evaluator) -> str | None:
-    """Return why customers cannot be converted from one definition to another, None if they can."""
-    if before.delays or after.delays:
-        return "segments with dwell_enter, dwell_exit or cooldown cannot be converted; run `shoal rebuild`"
-    if [each.key for each in before.series] != [each.key for each in after.series]:
-        return "what is kept of events beside orders would change; run `shoal rebuild`"
-    return None
-
-
-def missing_facts(definition: Definition, complete_since_ms: int, clock_ms: int) -> str | None:
-    """Return why a definition cannot be computed from the facts that are kept, None if it can."""
-    needed_ms = clock_ms - definition.kept_ms + 1
-    if needed_ms >= complete_since_ms:
-        return None
-    lacking = -((needed_ms - complete_since_ms) // DAY_MS)
-    return (
-        f"definition {definition.version} looks back {definition.kept_ms / DAY_MS:g} days,"
-        f" of which the first {lacking} are not kept whole; run `shoal rebuild`,"
-        " or apply one with shorter windows"
-    )
 
 
 def _pending(table: CustomerTable) -> Bools:

@@ -195,6 +195,7 @@ class PartitionEngine(PartitionState):
             due_slots=due_slots,
             tick_ms=tick_ms,
             clock_ms=self.clock_ms,
+            edits=self._conversion.edits,
             converts=converts,
             rewrites=self._rebuilt is not None,
         )
@@ -204,6 +205,7 @@ class PartitionEngine(PartitionState):
         if len(tick_ms) and moves_clock:
             self.clock_ms = max(self.clock_ms, int(tick_ms[-1]))
             self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
+            self._conversion.moved(self.table, self.clock_ms)
         if moves is not None:
             began = time.thread_time_ns()
             self._tell(moves)
@@ -286,13 +288,8 @@ class PartitionEngine(PartitionState):
             self.table.mark_dirty(self._untold[:fitting])
             self._untold = self._untold[fitting:]
             return True
-        if conversion.take_on(self.table, self.clock_ms, self.complete_since_ms):
-            self._use(conversion.evaluator)
-            # What was never refused is kept, so a longer look back may reach as far as that.
-            complete_ms = conversion.complete_ms(self.table, self.complete_since_ms)
-            self.fold_line_ms = max(complete_ms, self.clock_ms - self._keep_ms)
-            self._measure()
-            self._moved = True
+        if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
+            self._take_on()
         slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
         if len(slots):
             none = work.slots

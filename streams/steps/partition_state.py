@@ -181,16 +181,43 @@ class PartitionState:
     def _use_table(self, fact_key: bytes, complete_since_ms: dict[str, int]) -> None:
         """Begin with an empty table for the definition in force."""
         self._fact_key, self.complete_since_ms = fact_key, complete_since_ms
-        series, rates = self._evaluator.series, self.definition.rates
-        self._series = SeriesReader(series, rates, fact_key) if series else None
         self.table = CustomerTable(
             fact_key=fact_key,
             dimensions=self._evaluator.dimensions,
             values=self._evaluator.values,
-            series=series,
+            series=self._evaluator.series,
             complete_since_ms=complete_since_ms,
         )
+        self._read_series()
         self._measure()
+
+    def _read_series(self) -> None:
+        """Read the declared series from now on, each under its number in the table.
+
+        The table may have more of them: those of an earlier definition stay until the next restore.
+        """
+        series, kept = self._evaluator.series, self.table.series_facts
+        self._series = None
+        if kept is not None and series:
+            places = [kept.layout.place[each.key] for each in series]
+            self._series = SeriesReader(series, self.definition.rates, self._fact_key, places)
+
+    def _take_on(self) -> None:
+        """Go by the definition the conversion has put in force."""
+        self._use(self._conversion.evaluator)
+        names = self._kept_names()
+        if not self.table.count:
+            # Of nobody everything is known, what was refused for its age aside.
+            since_ms = max(self.complete_since_ms["orders"], self.complete_since_ms["refunds"])
+            self._use_table(self._fact_key, dict.fromkeys(names, since_ms))
+        self.complete_since_ms = {name: self.complete_since_ms[name] for name in names}
+        self._read_series()
+        # What was never refused is kept, so a longer look back may reach as far as that.
+        folded_ms = int(self.table.folded_before_ms[: self.table.count].max(initial=0))
+        lost_ms = max(self.complete_since_ms["orders"], self.complete_since_ms["refunds"], folded_ms)
+        self.fold_line_ms = max(lost_ms, self.clock_ms - self._keep_ms)
+        self._measure()
+        self._moved = True
 
     def _measure(self) -> None:
         """Take the measure of rows and changes as they are from now on."""
@@ -246,7 +273,7 @@ class PartitionState:
         self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
         self._resending.stored(left.resent)
         self._untold = self._told.lay_over(self.table, left.definition_version)
-        self._conversion.take_over(self.table, left, f"partition {self.partition}")
+        self._conversion.take_over(self.table, left, self.clock_ms, f"partition {self.partition}")
         self._use(self._conversion.evaluator)
         self._measure()
         self._rebuilt, self._left = Rebuilt(True, left.epoch), left
@@ -309,6 +336,7 @@ class PartitionState:
             converting=self._conversion.row(),
             resent=self._resending.row(),
             rebuilt=self._rebuilt,
+            begun_ms=self._conversion.begun_ms,
         )
 
     def _pending_bytes(self) -> int:

@@ -18,16 +18,19 @@ from types import MappingProxyType
 
 import numpy as np
 
-from streams.customers.facts import NEVER_MS, PENDING_MS, Bools, Facts, Int64s, Kind
+from streams.customers.facts import NEVER_MS, Bools, Facts, Int64s, Kind
 from streams.customers.table import CustomerTable, Result
 from streams.segments.evaluate import Evaluator, Outcome
+from streams.segments.settling import begin_afresh, forget_stages
 from streams.segments.settling import follow as follow_rules
 from streams.segments.view import FAR_MS
 from streams.steps.as_of import TableAsOf
+from streams.steps.concerned import Concerned
 from streams.steps.dating import Changed, follow, joined, moves_of, raised
+from streams.steps.edits import Edits
 from streams.steps.effective import effective_at
 from streams.steps.moves import Cause, Moves, by_customer
-from streams.steps.news import LATE_CAUSES, NO_INSTANT, NO_MONEY, News, news_of
+from streams.steps.news import LATE_CAUSES, NO_MONEY, News, news_of
 from streams.steps.phases import phases_of
 
 RESULTS = max(Result) + 1
@@ -36,7 +39,7 @@ _OUTCOMES = (max(Kind) + 1) * RESULTS
 _NOTHING_SETTLED: Mapping[int, Int64s] = MappingProxyType({})
 
 
-class Rounds:
+class Rounds(Concerned):
     """One piece of work on one partition: some facts, some ticks, and the customers they concern.
 
     `rows` are indices into `facts` in log order; `slots`, `tick_of_row` (0..k, where k
@@ -61,12 +64,12 @@ class Rounds:
         due_slots: Int64s,
         tick_ms: Int64s,
         clock_ms: int,
+        edits: Edits,
         converts: bool = False,
         rewrites: bool = False,
     ) -> None:
-        self._converts, self._rewrites = converts, rewrites
-        self._table, self._evaluator = table, evaluator
-        self._facts, self._event_ids = facts, event_ids
+        super().__init__(table, evaluator, event_ids, edits, converts=converts, rewrites=rewrites)
+        self._facts = facts
         self._tick_ms = tick_ms
         # The clock a customer had before tick i is the time of tick i - 1.
         self._clock_before_ms = np.append(clock_ms, tick_ms)
@@ -80,49 +83,20 @@ class Rounds:
             table, facts, rows, slots, tick_of_row, fold_line_ms, due_slots, tick_ms, clock_ms,
             reads_traits=evaluator.reads_traits, reads_entities=evaluator.reads_entities,
         )  # fmt: skip
-        self._slot = phases.slot
         starts = phases.group_slot[phases.phase_start[:-1]]
-        self._next_phase = np.searchsorted(starts, self._slot, "left")
-        self._last_phase = np.searchsorted(starts, self._slot, "right")
+        self._next_phase = np.searchsorted(starts, phases.slot, "left")
+        self._last_phase = np.searchsorted(starts, phases.slot, "right")
         self._phase_tick = np.append(phases.group_tick[phases.phase_start[:-1]], len(tick_ms))
-        self._copy_columns()
+        self._copy_columns(phases.slot, int(tick_ms[0]) if len(tick_ms) else clock_ms)
+        self._watched = phases.watched
+        self._any_watched = bool(self._watched.any())
+        self._undated: list[Changed] = []
         self.nanoseconds["plan"] += time.thread_time_ns() - began
 
     @property
     def results(self) -> dict[int, int]:
         """How many facts by RESULTS * kind + Result."""
         return dict(enumerate(self._outcomes.tolist()))
-
-    def _copy_columns(self) -> None:
-        """Take the customers' columns out of the table for the time of this piece of work.
-
-        What made a customer pending is kept as the greatest cause, its event's id, and the
-        latest instant of an event that came on time.
-        """
-        table, slot = self._table, self._slot
-        self._due_ms = table.due_ms[slot]
-        self._value, self._scores = table.value[slot], table.scores[slot]
-        self._since_ms = table.since_ms[slot]
-        self._evaluated = np.zeros(len(slot), np.bool_)
-        # Facts behind the last tick only make their customers pending, once all else is done.
-        self._waiting: list[tuple[Int64s, News]] = []
-        self._watched = self._phases.watched
-        self._any_watched = bool(self._watched.any())
-        # Whoever was last evaluated by another definition: whatever comes first finds it changed by that.
-        by = table.evaluated_by[slot]
-        stale = (by > 0) & (by != self._evaluator.definition.version)
-        if self._converts:
-            self._due_ms[stale] = self._tick_ms[0]
-        self._pending = np.flatnonzero(table.pending_cause[slot])
-        self._cause = np.where(stale, np.uint8(Cause.RULE_CHANGED), table.pending_cause[slot])
-        self._latest_ms = table.pending_at_ms[slot]
-        self._latest_ms[self._latest_ms == NEVER_MS] = NO_INSTANT
-        # The fact that stands for the cause; -1: what made the customer pending came earlier.
-        self._cause_row = np.full(len(slot), -1)
-        self._earlier_id = dict.fromkeys(np.flatnonzero(stale).tolist(), b"")
-        for i in self._pending[~stale[self._pending]].tolist():
-            self._earlier_id[i] = table.pending_event_id.get(int(slot[i]), b"")
-        self._undated: list[Changed] = []
 
     def run(self) -> Moves | None:
         """Do everything; return the changes ordered by tick, customer id and dimension, if any."""
@@ -222,6 +196,8 @@ class Rounds:
         value_before[starts], due_before_ms[starts] = self._value[owner[starts]], self._due_ms[owner[starts]]
         eventful = (outcome.value != value_before).any(axis=1)
         eventful |= np.searchsorted(self._tick_ms, due_before_ms) < tick
+        if self._any_stale:
+            eventful |= self._stale[owner]
         busy = np.logical_or.reduceat(eventful, starts)
         quiet = (starts + counts - 1)[~busy]
         self._store(owner[quiet], outcome.take(quiet))
@@ -236,30 +212,23 @@ class Rounds:
             self._hear(who, news.take(picked))
             self._settle(who, at, outcome.take(picked))
 
-    def _hear(self, who: Int64s, news: News) -> None:
-        """Add news to what has made these customers pending."""
-        self._latest_ms[who] = np.maximum(self._latest_ms[who], news.latest_ms)
-        stronger = news.cause >= self._cause[who]
-        who = who[stronger]
-        self._cause[who], self._cause_row[who] = news.cause[stronger], news.row[stronger]
-
-    def _event_id(self, who: int, row: int) -> bytes:
-        """Return the id of the event that stands for a customer's cause, given the row that does."""
-        return self._event_ids[row] if row >= 0 else self._earlier_id[who]
-
     def _settle(self, who: Int64s, at: Int64s, outcome: Outcome) -> None:
         """Take an evaluation of each customer for what it now is, and note whose values changed."""
         settled_ms: Mapping[int, Int64s] = _NOTHING_SETTLED
-        delays = self._evaluator.delays
+        delays, held = self._evaluator.delays, self._value[who]
         if delays:
             outcome, settled_ms = self._delayed(who, at, outcome)
-        changed = outcome.value != self._value[who]
+        changed = outcome.value != held
         hit = changed.any(axis=1).nonzero()[0]
         if len(hit):
             self._note(who[hit], at[hit], outcome.take(hit), changed[hit])
             if delays:
                 # What a membership does next depends on since when its rule holds: that cannot wait.
                 self._date({dimension: ms[hit] for dimension, ms in settled_ms.items()})
+        if delays and self._afresh is not None:
+            forget_stages(
+                delays, self._afresh[who], held, outcome.value, self._tick_ms[at], self._since_ms, who
+            )
         self._store(who, outcome)
 
     def _delayed(self, who: Int64s, at: Int64s, outcome: Outcome) -> tuple[Outcome, dict[int, Int64s]]:
@@ -276,20 +245,16 @@ class Rounds:
             raised(effective_ms, held[turned], before_ms[turned])
             np.copyto(effective_ms, before_ms[turned], where=value[turned] == held[turned])
             since_ms[turned] = effective_ms
-        value, instants, next_ms = follow_rules(
-            self._evaluator.delays, (held, before_ms), (value, since_ms), now_ms
-        )
+        stages = held, before_ms
+        if self._afresh is not None:
+            stages = begin_afresh(
+                self._evaluator.delays, self._afresh[who], stages, (value, since_ms), now_ms
+            )
+        value, instants, next_ms = follow_rules(self._evaluator.delays, stages, (value, since_ms), now_ms)
         due_ms = np.minimum(outcome.due_ms, np.where(next_ms < FAR_MS, next_ms, NEVER_MS))
         if not (due_ms > now_ms).all():
             raise AssertionError("a membership's delay is over and the membership has not followed")
         return replace(outcome, value=value, due_ms=due_ms), instants
-
-    def _store(self, who: Int64s, outcome: Outcome) -> None:
-        """Let an evaluation stand for what each customer is; nothing is pending of it any more."""
-        self._value[who], self._scores[who] = outcome.value, outcome.scores
-        self._due_ms[who] = outcome.due_ms
-        self._cause[who], self._latest_ms[who] = Cause.TIME_ELAPSED, NO_INSTANT
-        self._evaluated[who] = True
 
     def _note(self, who: Int64s, at: Int64s, outcome: Outcome, changed: Bools) -> None:
         """Note that each of these customers changed, and from when on the change may be true."""
@@ -323,13 +288,16 @@ class Rounds:
         self, who: Int64s, at: Int64s, start_ms: Int64s, reported_ms: Int64s, dimensions: int
     ) -> Int64s:
         """Return int64[n, dimensions]: since when what rules say has been so."""
-        return effective_at(
+        effective_ms = effective_at(
             lambda rows, at_ms: self._evaluate(who[rows], at[rows], at_ms),
             start_ms=start_ms,
             reported_ms=reported_ms,
             now_ms=self._tick_ms[at],
             dimensions=dimensions,
         )
+        if self._edits.floor_ms is not None:
+            np.maximum(effective_ms, self._edits.floor_ms, out=effective_ms)
+        return effective_ms
 
     def _date(self, settled_ms: Mapping[int, Int64s] = _NOTHING_SETTLED) -> None:
         """Find out since when the changes noted are true; make them moves, and move their `since`.
@@ -358,37 +326,6 @@ class Rounds:
         if self._table.profiles:
             accounts = [self._table.account_id(slot) for slot in slots]
         self._moves.append(moves_of(noted, self._slot[who], ids, accounts, effective_ms, since_ms))
-
-    def _put_columns_back(self) -> None:
-        """Store what the evaluated customers are, and what made pending whom no tick has seen."""
-        table = self._table
-        evaluated = np.flatnonzero(self._evaluated)
-        slot = self._slot[evaluated]
-        writes = slot if self._rewrites or not self._converts else slot[self._differs(evaluated, slot)]
-        table.mark_dirty(writes)
-        table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
-        table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
-        table.evaluated_by[slot] = self._evaluator.definition.version
-        for pending in self._slot[self._pending].tolist():
-            table.pending_event_id.pop(pending, None)
-        for who, news in self._waiting:
-            self._hear(who, news)
-            table.due_ms[self._slot[who]] = PENDING_MS
-        none = self._latest_ms == NO_INSTANT
-        table.pending_cause[self._slot] = self._cause
-        table.pending_at_ms[self._slot] = np.where(none, NEVER_MS, self._latest_ms)
-        for i in np.flatnonzero(self._cause).tolist():
-            table.pending_event_id[int(self._slot[i])] = self._event_id(i, int(self._cause_row[i]))
-
-    def _differs(self, evaluated: Int64s, slot: Int64s) -> Bools:
-        """Return bool[n]: what the row of a customer says is not what it is."""
-        table = self._table
-        differs: Bools = (table.value[slot] != self._value[evaluated]).any(axis=1)
-        differs |= (table.scores[slot] != self._scores[evaluated]).any(axis=1)
-        differs |= table.due_ms[slot] != self._due_ms[evaluated]
-        # Its pending cause goes with the evaluation.
-        differs |= table.pending_cause[slot] > 0
-        return differs
 
 
 def _spread(starts: Int64s, ends: Int64s, owners: Int64s) -> tuple[Int64s, Int64s]:
