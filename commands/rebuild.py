@@ -23,6 +23,7 @@ from streams.rebuilding import Progress, Rebuilding, beginnings
 from streams.segments.definition import Definition
 from streams.segments.versions import COMMENT_CHARACTERS_MAX, Version, Versions
 from streams.steps.intake import Mode
+from streams.steps.room import Bounds
 from streams.taking_over import Outcome, TakingOver, changes_end, give_up
 from streams.topics import changelog_name, ensure_changelog
 
@@ -118,7 +119,12 @@ async def _rebuilt(
         f" {changelog_name(settings.prefix, claim.epoch)}"
     )
     rebuilding = Rebuilding(
-        pipeline, claim, cast(Mode, settings.clock), since_ms=begins.since_ms, say=_progress()
+        pipeline,
+        claim,
+        cast(Mode, settings.clock),
+        since_ms=begins.since_ms,
+        bounds=Bounds(settings.transaction_rows_max, settings.transaction_bytes_max),
+        say=_progress(),
     )
     ends = await changes_end(pipeline)
     await rebuilding.run()

@@ -30,6 +30,7 @@ from streams.segments.definition import DAY_MS, Definition
 from streams.segments.versions import Version, Versions
 from streams.steps.engine import PartitionEngine
 from streams.steps.intake import Mode
+from streams.steps.room import Bounds
 from streams.topics import EVENTS, topic_name
 
 log = logging.getLogger(__name__)
@@ -120,10 +121,11 @@ class Rebuilding:
         mode: Mode,
         *,
         since_ms: dict[int, int],
+        bounds: Bounds,
         say: Callable[[Progress], None],
     ) -> None:
         self._pipeline, self._claim, self._mode = pipeline, claim, mode
-        self._since_ms, self._say = since_ms, say
+        self._since_ms, self._bounds, self._say = since_ms, bounds, say
         self._versions = Versions([claim])
         self._turn = asyncio.Lock()
 
@@ -212,6 +214,7 @@ class Rebuilding:
             evaluator=evaluator,
             mode=self._mode,
             wall=SystemClock(),
+            bounds=self._bounds,
             versions=self._versions,
             # The owner's key: so what is hashed under it, such as who was erased, means the same.
             new_fact_key=lambda: fact_key,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from benchmarks.synthetic import START_MS, stream
 from schemas.events import encode_event
@@ -37,7 +40,6 @@ segments:
     when: count("exported", 90d) >= 2
 """
 )
-Told = tuple[str, str, str | None, str | None]
 
 
 def log_of(events: int = 600, customers: int = 40, partitions: int = 2) -> list[Produced]:
@@ -176,18 +178,153 @@ async def test_what_a_rebuild_tells_is_the_difference_of_two_fresh_computations(
     assert await pipeline.ends("segment-changes") == ends
 
 
-def parts(log: list[Produced], count: int) -> Iterator[list[Produced]]:
-    """The log in so many parts."""
-    size = -(-len(log) // count)
-    for first in range(0, len(log), size):
-        yield log[first : first + size]
+TIGHT = {"transaction_rows_max": 15, "session_timeout_ms": 2_000}
+"""So that everything takes many transactions, and a killed worker's partitions are free soon."""
 
 
-async def claimed(kafka: str, prefix: str, state: str) -> None:
-    """Return when the claim says so."""
+async def replayed(pipeline: Pipeline, process: subprocess.Popen[bytes]) -> None:
+    """Return when the rebuild is somewhere in the middle of its replay; fails when it ended."""
     async with asyncio.timeout(DONE_S_MAX):
         while True:
-            claim = (await read_held(kafka, prefix)).claim
-            if claim is not None and claim.state == state:
+            assert process.poll() is None, said(pipeline)
+            if "customers-e2" in said(pipeline) and await pipeline.rows("customers-e2", 0):
                 return
             await asyncio.sleep(POLL_S)
+
+
+async def begun(pipeline: Pipeline) -> None:
+    """Return when some partition is live in epoch 2."""
+    async with asyncio.timeout(DONE_S_MAX):
+        while True:
+            if any([await pipeline.markers(p) for p in range(pipeline.partitions)]):
+                return
+            await asyncio.sleep(POLL_S)
+
+
+async def test_kills_of_the_rebuild_and_of_workers_at_every_phase(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    """The rebuild in its replay, twice, and once published; workers as they go over and in their slices.
+
+    Events come all the while, and what they change is told while the rebuild stands still in its replay.
+    """
+    rng = random.Random(4)
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    log = log_of(events=3_000, customers=300)
+    cut = [len(log) * part // 8 for part in range(9)]
+    pieces = [log[first:last] for first, last in itertools.pairwise(cut)]
+    path = file(tmp_path, REBUILT)
+    await pipeline.produce(log[: cut[4]])
+    with pipeline.worker(**TIGHT) as worker:
+        await pipeline.wait_until_done(worker)
+        for _ in range(2):
+            process = rebuild(pipeline, path, **TIGHT)
+            await replayed(pipeline, process)
+            process.kill()
+            assert await ended(process) == -signal.SIGKILL
+        process = rebuild(pipeline, path, **TIGHT)
+        await replayed(pipeline, process)
+        process.send_signal(signal.SIGSTOP)
+        count = [len(await pipeline.changes(p)) for p in range(2)]
+        await pipeline.produce(pieces[4])
+        await pipeline.wait_until_done(worker)
+        assert all([len(await pipeline.changes(p)) > count[p] for p in range(2)])
+        assert await pipeline.markers(0) == await pipeline.markers(1) == []
+        process.send_signal(signal.SIGCONT)
+        await worker.said("goes to epoch 2")
+        worker.kill()
+        process.kill()
+        await ended(process)
+    assert "going on with the rebuild of definition 2" in said(pipeline)
+    await pipeline.produce(pieces[5])
+    with pipeline.worker(**TIGHT) as worker:
+        await begun(pipeline)
+        worker.kill()
+    for _ in range(3):
+        with pipeline.worker(**TIGHT) as worker:
+            await worker.said("Worker ready")
+            await asyncio.sleep(rng.random() / 2)
+            worker.kill()
+    await pipeline.produce(pieces[6] + pieces[7])
+    with pipeline.worker(**TIGHT) as worker, pipeline.worker(**TIGHT):
+        await pipeline.wait_until_done(worker)
+        await taken_over(pipeline, worker)
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    changes = await assert_rebuilt(pipeline)
+    assert sum(c["origin"] == "reconcile" for p in range(2) for c in changes[p]) > 100
+
+
+async def test_of_two_rebuilds_one_goes_on_and_the_other_is_told(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    """Of the same file the later one; of another file the first. Nobody applies meanwhile.
+
+    One that was stopped for long and wakes when all is over writes nothing any more.
+    """
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    await pipeline.produce(log_of(events=1_500, customers=200))
+    path = file(tmp_path, REBUILT)
+    other = file(tmp_path, REBUILT.replace(">= 2", ">= 3"), "other.yaml")
+    simple = file(tmp_path, TEXT.replace("    5: 30d", "    5: 29d"), "simple.yaml")
+    with pipeline.worker(**TIGHT) as worker:
+        await pipeline.wait_until_done(worker)
+        zombie = rebuild(pipeline, path, **TIGHT)
+        await replayed(pipeline, zombie)
+        zombie.send_signal(signal.SIGSTOP)
+        for command, file_ in (("rebuild", other), ("apply", simple)):
+            told = pipeline.command(command, str(file_), *(("--confirm",) if command == "apply" else ()))
+            assert told.returncode == 1 and "rebuilds definition 2 since" in told.stderr, told.stdout
+        done = pipeline.command("rebuild", str(path), **TIGHT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = [await pipeline.rows("customers-e2", p) for p in range(2)]
+        zombie.send_signal(signal.SIGCONT)
+        assert await ended(zombie) == 1
+        assert "RebuildTaken" in said(pipeline)
+        assert [await pipeline.rows("customers-e2", p) for p in range(2)] == rows
+        assert worker.end() == 0
+    await assert_rebuilt(pipeline)
+
+
+async def test_an_abandoned_rebuild_leaves_everything_as_it_was(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    """Applying goes again; the next rebuild has an epoch of its own."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    await pipeline.produce(log_of(events=1_500, customers=200))
+    path = file(tmp_path, REBUILT)
+    with pipeline.worker(**TIGHT) as worker:
+        await pipeline.wait_until_done(worker)
+        process = rebuild(pipeline, path, **TIGHT)
+        await replayed(pipeline, process)
+        process.send_signal(signal.SIGSTOP)
+        given_up = pipeline.command("rebuild", "--abandon")
+        assert given_up.returncode == 0 and "is given up" in given_up.stdout
+        process.send_signal(signal.SIGCONT)
+        assert await ended(process) == 1 and "abandoned" in said(pipeline)
+        simple = file(tmp_path, TEXT.replace("    5: 30d", "    5: 29d"), "simple.yaml")
+        assert pipeline.command("apply", str(simple), "--confirm").returncode == 0
+        done = pipeline.command("rebuild", str(path), **TIGHT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert worker.end() == 0
+    assert [(v.number, v.epoch) for v in await read_versions(kafka, prefix)] == [(1, 1), (2, 1), (3, 3)]
+
+
+async def test_a_log_that_lost_its_beginning_is_refused(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """What the windows need, or what customers ever did, is not in it any more; nothing is written."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    await pipeline.produce(log_of())
+    path = file(tmp_path, REBUILT)
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        try:
+            where = TopicPartition(pipeline.topic("events"), 0)
+            await admin.delete_records({where: RecordsToDelete(before_offset=5)})
+        finally:
+            await admin.close()
+        refused = pipeline.command("rebuild", str(path), "--accept-loss")
+        assert refused.returncode == 1 and "events is kept whole only since" in refused.stderr
+        assert worker.end() == 0
+    assert (await read_held(kafka, prefix)).claim is None
