@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from errors import DefinitionMismatch, StateCorrupt
@@ -122,32 +124,45 @@ class _Restoration:
                 table.series_facts.folds.decode(slots[row], value[e:f])
             facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
+        groups = {literals: np.array(members, np.int64) for literals, members in by_literals.items()}
         if self._mixed:
-            self._take_in([pair for literals in by_literals for pair in decode_literals(literals)])
-        for literals, members in by_literals.items():
-            self._restore_values(literals, np.array(members, np.int64))
+            self._take_in(groups)
+        for literals, rows in groups.items():
+            self._restore_values(literals, rows)
         return facts
 
-    def _take_in(self, pairs: list[tuple[str, str | None]]) -> None:
-        """Add the dimensions and literals of rows from before a change of the definition."""
+    def _take_in(self, groups: Mapping[bytes, Int64s]) -> None:
+        """Add the dimensions and literals of rows from before a change of the definition.
+
+        A dimension in which nobody has or left a value is none: rows may be as old as their latest change.
+        """
         held = {
             name: list(literals)
             for name, literals in zip(self._table.dimensions, self._table.values, strict=True)
         }
-        for dimension, value in pairs:
-            if value is not None and value not in held.setdefault(dimension, []):
-                held[dimension].append(value)
+        for literals, rows in groups.items():
+            pairs = decode_literals(literals)
+            for place, (dimension, value) in enumerate(pairs):
+                if value is not None and value not in held.setdefault(dimension, []):
+                    held[dimension].append(value)
+                elif dimension not in held and self._stamps(rows, len(pairs))[:, place, 0].any():
+                    # Nobody has a value, but a dimension has one at least.
+                    held[dimension] = [dimension]
         layout = tuple(held), tuple(map(tuple, held.values()))
         if layout != (self._table.dimensions, self._table.values):
             self._table.relayout(*layout)
+
+    def _stamps(self, rows: Int64s, dimensions: int) -> Int64s:
+        """Return int64[n, dimensions, 2]: since_ms and value_seq of rows with as many dimensions."""
+        width = STAMP_BYTES * dimensions
+        stamps = b"".join([self._rows[row][HEAD.itemsize : HEAD.itemsize + width] for row in rows.tolist()])
+        return np.frombuffer(stamps, np.int64).reshape(len(rows), dimensions, 2)
 
     def _restore_values(self, literals: bytes, rows: Int64s) -> None:
         """Restore the values of rows that say the same in every dimension."""
         table, slots = self._table, self._slots[rows]
         pairs = decode_literals(literals)
-        width = STAMP_BYTES * len(pairs)
-        stamps = b"".join([self._rows[row][HEAD.itemsize : HEAD.itemsize + width] for row in rows.tolist()])
-        stamped = np.frombuffer(stamps, np.int64).reshape(len(rows), len(pairs), 2)
+        stamped = self._stamps(rows, len(pairs))
         for place, (dimension, value) in enumerate(pairs):
             if dimension not in table.dimensions:
                 if value is None:
