@@ -205,3 +205,79 @@ def _names(table: Any) -> Any:
 def _due(partition: SimulatedPartition) -> dict[bytes, int]:
     table = partition.engine.table
     return {name: int(table.due_ms[slot]) for slot, name in enumerate(table.slots.ids_of(range(table.count)))}
+
+
+DELAYED = """
+segments:
+  kept: {name: Kept, description: As before, owner: a, when: orders(60d) >= 1, dwell_enter: 20d, cooldown: 90d}
+  edited: {name: Edited, description: Other, owner: a, when: orders(90d) >= FLOOR, dwell_enter: 10d, dwell_exit: 30d}
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rebuild_ends_as_applying_would(seed: int) -> None:
+    """Where `apply` does as well: the same changes but for their origin, numbers, stages and deadlines too.
+
+    So what a segment waits for goes on if it is declared as before, and begins afresh where it was edited.
+    """
+    rng = random.Random(200 + seed)
+    log = random_log(rng, 250, customers=10)
+    first, then = (TEXT + DELAYED.replace("FLOOR", floor) for floor in "12")
+    stay = log[: rng.randrange(150, 240)]
+    ends = []
+    for epoch in (1, 2):
+        partition = partition_of(stay, first)
+        partition.run(itertools.repeat(40))
+        claim = claim_of(then, 2, epoch)
+        if epoch == 2:
+            partition.rebuild(claim, until=len(stay) // 2)
+        publish(partition, claim)
+        partition.convert()
+        write(partition, log[len(stay) :])
+        partition.run(itertools.repeat(40))
+        partition.convert()
+        table = partition.engine.table
+        names = table.slots.ids_of(range(table.count))
+        order = sorted(range(table.count), key=names.__getitem__)
+        columns = [table.value, table.since_ms, table.value_seq, table.due_ms, table.scores]
+        told = [{**c, "event_id": "", "epoch": 0, "origin": "", "run_id": ""} for c in partition.changes]
+        ends.append((table.dimensions, [c[: table.count][order].tolist() for c in columns], told))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_the_wall_clock_the_clock_goes_on_and_so_do_deadlines(seed: int) -> None:
+    """The replay's clock is that of the log; the owner's, which swept further, is taken over."""
+    rng = random.Random(300 + seed)
+    ends = []
+    for rebuilds in (True, False):
+        rng = random.Random(300 + seed)
+        log = [entry for entry in random_log(rng, 120, customers=8) if entry[0] != "Tick"]
+        text = edited(rng)
+        partition = partition_of([], TEXT if rebuilds else text, mode="wall")
+        now = 0
+        for type_name, customer, fields in log[:100]:
+            now = max(now, fields["occurred_at"])
+            partition.event(type_name, customer, fields, now)
+        partition.run(itertools.repeat(9))
+        swept = now + 45 * 86_400_000
+        _sweep(partition, swept)
+        if rebuilds:
+            claim = claim_of(text, 2, 2)
+            partition.rebuild(claim, until=70)
+            publish(partition, claim)
+            partition.convert()
+            assert partition.engine.clock_ms == swept
+        for type_name, customer, fields in log[100:]:
+            swept = max(swept, fields["occurred_at"])
+            partition.event(type_name, customer, fields, swept)
+        partition.run(itertools.repeat(9))
+        _sweep(partition, swept + 200 * 86_400_000)
+        ends.append((held(partition), _due(partition), partition.engine.clock_ms))
+    assert ends[0] == ends[1]
+
+
+def _sweep(partition: SimulatedPartition, now_ms: int) -> None:
+    while not partition.engine.sweep(now_ms):
+        partition.commit()
+    partition.commit()
