@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## Replay two years of a real shop and watch its customers mo
 	@$(BIN)/python -m demo
 
 test: check ## Run the checks and every test, on a real Kafka
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED) ## Run what needs no Kafka: format, lint, types, import rules, house rules
 	$(BIN)/ruff format --check .

@@ -65,7 +65,7 @@ PARTITION = Label("partition", None, "the partitions of `events`")
 DIMENSION = Label("dimension", None, "the dimensions of the definition")
 VALUE = Label("value", None, "the values of the dimension in the definition")
 EVENT_TYPE = Label("type", None, "the stored event types, and `unknown` where the schema is not")
-RESULT = Label("result", ("applied", "duplicate", "too_old", "dead"))
+RESULT = Label("result", ("applied", "duplicate", "too_old", "erased", "dead"))
 CAUSE = Label(
     "cause", ("erasure", "rule_changed", "refund", "late_event", "event", "time_elapsed", "unknown")
 )

@@ -12,7 +12,8 @@ import click
 from commands.starting import EXIT_FAILED, File, configured, finished
 from settings import Settings
 from streams.applying import Pipeline, versions_of
-from streams.explanation import Explained, as_json, as_text, explanation
+from streams.explanation import Explained, explanation
+from streams.explanation_report import as_json, as_text
 from streams.kafka.running import configure_logging
 from streams.topics import check_topics
 

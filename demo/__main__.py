@@ -1,8 +1,10 @@
 """`python -m demo`: two years of a shop through Kafka and a worker in a minute, then checked against SQL.
 
+Then a rule is edited on the customers there are, and what that changed is checked against SQL too.
+
 SHOAL_KAFKA names a cluster to use, SHOAL_REDIS_URL a Redis; without them they are started for the run
 and ended with it. Topics and keys are fresh every time and deleted afterwards. Ends with 0 only if
-every customer is what SQL says, in Redis too.
+every customer is what SQL says, in Redis and after the edit too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,12 +27,13 @@ from rich.console import Console
 from demo import in_redis, worker
 from demo.check import compare
 from demo.display import Scene, Screen, screen_for
-from demo.exposed import print_exposed, scrape
+from demo.exposed import Exposed, print_exposed, scrape
 from demo.follow import Follower
 from demo.oracle import standings
 from demo.purchases import INVOICE_LINES, Invoices
 from demo.readback import pipeline_standings
 from demo.replay import KafkaTicks, Sent, midnights, replay
+from demo.rule_edit import edit_a_rule, print_edited
 from demo.summary import Outcome, grid_of, print_summary
 from demo.topics import fresh_topics
 from deploy.local.cluster import kafka_for
@@ -56,21 +59,30 @@ class Interrupted(Exception):
 
 
 async def run(console: Console, bootstrap: str, redis_url: str | None) -> int:
-    """Replay, follow, check, report; return the exit code."""
+    """Replay, follow, check, report; edit a rule, check again; return the exit code."""
     prefix = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
-    definition, invoices = default_definition(), Invoices()
-    scene = Scene(grid_of(definition), invoices.first_ms, FINAL_TICK_MS)
     settings = {
         "SHOAL_KAFKA": bootstrap,
         "SHOAL_PREFIX": prefix,
         "SHOAL_CLOCK": "event",
         "SHOAL_PARTITIONS": str(PARTITIONS),
     }
-    async with (
-        fresh_topics(bootstrap, prefix, PARTITIONS),
-        worker.running(LOGS / f"{prefix}.log", settings) as running,
-        reader(bootstrap) as consumer,
-    ):
+    async with fresh_topics(bootstrap, prefix, PARTITIONS):
+        outcome, exposed = await _two_years(console, bootstrap, prefix, settings, redis_url)
+        print_summary(console, default_definition(), outcome)
+        edited = await edit_a_rule(console, bootstrap, settings, LOGS, outcome.standings, FINAL_TICK_MS)
+    print_edited(console, edited)
+    print_exposed(console, exposed)
+    return 0 if outcome.good and edited.good else 1
+
+
+async def _two_years(
+    console: Console, bootstrap: str, prefix: str, settings: Mapping[str, str], redis_url: str | None
+) -> tuple[Outcome, Exposed | None]:
+    """Replay everything through a worker and compare what came of it; the worker is gone afterwards."""
+    invoices = Invoices()
+    scene = Scene(grid_of(default_definition()), invoices.first_ms, FINAL_TICK_MS)
+    async with worker.running(LOGS / f"{prefix}.log", settings) as running, reader(bootstrap) as consumer:
         console.print(
             f"Kafka at {bootstrap}, topics {prefix}.*, the worker's log in {running.log}", soft_wrap=True
         )
@@ -79,7 +91,7 @@ async def run(console: Console, bootstrap: str, redis_url: str | None) -> int:
         with screen_for(scene, console) as screen:
             sent = await _replayed(bootstrap, prefix, invoices, scene, screen, follower, running)
         seconds = time.monotonic() - began_s
-        actual = await pipeline_standings(bootstrap, prefix, PARTITIONS, definition, FINAL_TICK_MS)
+        actual = await pipeline_standings(bootstrap, prefix, PARTITIONS, FINAL_TICK_MS)
         exposed = await scrape(running.log.read_text(errors="replace"))
         await running.stop()
         outcome = Outcome(
@@ -94,9 +106,7 @@ async def run(console: Console, bootstrap: str, redis_url: str | None) -> int:
             changes_add_up=+scene.members == Counter(standing.rfm for standing in actual.values()),
             in_redis=await in_redis.differences(LOGS / f"{prefix}-sink.log", settings, redis_url, actual),
         )
-    print_summary(console, definition, outcome)
-    print_exposed(console, exposed)
-    return 0 if outcome.good else 1
+    return outcome, exposed
 
 
 async def _replayed(

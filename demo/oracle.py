@@ -71,8 +71,9 @@ measures as (
 ),
 scored as (
     select *,
-           case when last_ms is null then 0 when recency_days < 30 then 5 when recency_days < 60 then 4
-                when recency_days < 90 then 3 when recency_days < 180 then 2 else 1 end as r,
+           case when last_ms is null then 0 when recency_days < $fresh_days then 5
+                when recency_days < 60 then 4 when recency_days < 90 then 3
+                when recency_days < 180 then 2 else 1 end as r,
            case when last_ms is null then 0 when orders >= 12 then 5 when orders >= 6 then 4
                 when orders >= 3 then 3 when orders >= 2 then 2 else 1 end as f,
            case when last_ms is null then 0 when net_minor >= 100000 then 5 when net_minor >= 50000 then 4
@@ -102,6 +103,10 @@ from placed order by customer
 """
 
 
+FRESH_DAYS = 30
+"""Under so many days since the last order R is 5, by the default definitions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One customer at one instant: the three measures, their scores and the two memberships."""
@@ -116,10 +121,15 @@ class Standing:
     lifecycle: str
 
 
-def standings(source: Path, at_ms: int) -> dict[str, Standing]:
-    """Return every customer with an invoice at `at_ms` or before, by the default definitions."""
+def standings(source: Path, at_ms: int, fresh_days: int = FRESH_DAYS) -> dict[str, Standing]:
+    """Return every customer with an invoice at `at_ms` or before, by the default definitions.
+
+    `fresh_days`, at most 60, is the one rule of them that can be another.
+    """
     with duckdb.connect() as database:
-        rows = database.execute(SQL, {"source": str(source), "at_ms": at_ms}).fetchall()
+        rows = database.execute(
+            SQL, {"source": str(source), "at_ms": at_ms, "fresh_days": fresh_days}
+        ).fetchall()
     return {
         customer: Standing(recency_ms, orders, net_minor, (r, f, m), rfm, lifecycle)
         for customer, recency_ms, orders, net_minor, r, f, m, rfm, lifecycle in rows

@@ -9,55 +9,37 @@ from __future__ import annotations
 import numpy as np
 from aiokafka import AIOKafkaConsumer
 
-from clock import SystemClock
 from demo.oracle import Standing
 from errors import StateCorrupt
 from schemas.memberships import decode_membership
+from streams.committed import restored
 from streams.customers.facts import NEVER_MS
+from streams.definitions import read_versions
 from streams.kafka.reading import committed_rows, reader
-from streams.segments.definition import Definition
-from streams.segments.evaluate import Evaluator
+from streams.segments.versions import Versions
 from streams.steps.engine import PartitionEngine
-from streams.topics import CUSTOMERS, MEMBERSHIPS, topic_name
+from streams.topics import MEMBERSHIPS, topic_name
 
 NO_MEMBERSHIP = "(none)"
 
 
-async def pipeline_standings(
-    bootstrap: str, prefix: str, partitions: int, definition: Definition, at_ms: int
-) -> dict[str, Standing]:
+async def pipeline_standings(bootstrap: str, prefix: str, partitions: int, at_ms: int) -> dict[str, Standing]:
     """Return every customer of the pipeline at `at_ms`, the clock all its partitions must stand at.
 
-    A customer only one of the two topics knows is in the result too, so that a comparison finds it. Raises
-    StateCorrupt when a partition stands elsewhere in time, KafkaUnavailable when reading fails.
+    By the definition in force. A customer only one of the two topics knows is in the result too, so that
+    a comparison finds it. Raises StateCorrupt when a partition stands elsewhere in time, KafkaUnavailable
+    when reading fails.
     """
     found: dict[str, Standing] = {}
+    versions = Versions(await read_versions(bootstrap, prefix))
     async with reader(bootstrap) as consumer:
         for partition in range(partitions):
-            engine = await _restored(consumer, prefix, partition, partitions, definition)
+            engine = await restored(consumer, prefix, partition, partitions, versions)
             if engine.clock_ms != at_ms:
                 raise StateCorrupt(f"partition {partition} stands at {engine.clock_ms}, expected {at_ms}")
             members = await _memberships(consumer, prefix, partition)
-            found |= _standings(engine, definition, members, at_ms)
+            found |= _standings(engine, members, at_ms)
     return found
-
-
-async def _restored(
-    consumer: AIOKafkaConsumer, prefix: str, partition: int, partitions: int, definition: Definition
-) -> PartitionEngine:
-    engine = PartitionEngine(
-        app=prefix,
-        partition=partition,
-        definition=definition,
-        evaluator=Evaluator(definition),
-        mode="event",
-        wall=SystemClock(),
-    )
-    engine.begin_restore()
-    async for key, value in committed_rows(consumer, topic_name(prefix, CUSTOMERS), partition):
-        engine.restore_row(key, value)
-    engine.finish_restore(partitions=partitions)
-    return engine
 
 
 async def _memberships(consumer: AIOKafkaConsumer, prefix: str, partition: int) -> dict[str, dict[str, str]]:
@@ -72,12 +54,12 @@ async def _memberships(consumer: AIOKafkaConsumer, prefix: str, partition: int) 
 
 
 def _standings(
-    engine: PartitionEngine, definition: Definition, members: dict[str, dict[str, str]], at_ms: int
+    engine: PartitionEngine, members: dict[str, dict[str, str]], at_ms: int
 ) -> dict[str, Standing]:
     """Join the measures at `at_ms`, the scores the last step stored, and the memberships."""
     table = engine.table
     slots = np.arange(len(table.slots))
-    outcome = Evaluator(definition).evaluate(table, slots, np.full(len(slots), at_ms))
+    outcome = engine.evaluator.evaluate(table, slots, np.full(len(slots), at_ms))
     ids = [customer_id.decode() for customer_id in table.slots.ids_of(slots)]
     found = {
         customer_id: Standing(

@@ -125,18 +125,50 @@ class Worker:
         return WorkerEnded(f"`shoal {self._command}` {how}; its log, {self.log}, ends with:\n{tail}")
 
 
+async def said(settings: Mapping[str, str], *command: str) -> list[str]:
+    """Run a `shoal` command with these SHOAL_ settings (and none of ours); return the lines it printed.
+
+    Raises WorkerEnded with what it said when it fails, or takes over FINISH_S_MAX.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *command,
+        cwd=Path(__file__).parents[1],
+        env=_environment(settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(FINISH_S_MAX):
+            output, _ = await process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    lines = output.decode(errors="replace").splitlines()
+    if process.returncode != 0:
+        tail = "\n".join(lines[-LOG_TAIL_LINES:])
+        raise WorkerEnded(f"`shoal {' '.join(command)}` ended with {process.returncode}:\n{tail}")
+    return lines
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
+    return {**inherited, **settings}
+
+
 @asynccontextmanager
 async def running(
     log: Path, settings: Mapping[str, str], command: Sequence[str] = ("worker",)
 ) -> AsyncIterator[Worker]:
     """Run `shoal worker` with these SHOAL_ settings (and none of ours); stop it when the block is left."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cli", *command,
             cwd=Path(__file__).parents[1],
-            env={**inherited, **settings},
+            env=_environment(settings),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=sink,
             stderr=asyncio.subprocess.STDOUT,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from clock import Clock
-from errors import ApplyConflict, FactsMissing
+from errors import ApplyConflict, DefinitionError, DefinitionMismatch, FactsMissing
 from streams import committed
 from streams.change_history import changes_a_day
 from streams.definitions import publish, read_versions
@@ -57,7 +57,15 @@ async def make_plan(
             rates = await changes_a_day(consumer, pipeline.prefix, number, parts[number].clock_ms)
             for dimension, rate in rates.items():
                 lately[dimension] += rate  # type: ignore[assignment]  # A Counter adds up any number.
-    return Plan(base, definition, parts, dict(lately))
+    return Plan(base, definition, parts, dict(lately), _in_force(applied))
+
+
+def _in_force(applied: Sequence[Version]) -> Definition | None:
+    """Return what the newest version says, None when this release cannot read it."""
+    try:
+        return applied[-1].definition() if applied else None
+    except (DefinitionError, DefinitionMismatch):
+        return None
 
 
 async def apply(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,6 +23,9 @@ LATELY_CHANGES_MAX = 100_000
 POLL_MS = 50
 SEARCH_STEPS_MAX = 64
 """A search that halves 2**63 offsets ends sooner."""
+
+TOGETHER_MAX = 500
+"""Changes looked at behind one that was searched for."""
 
 
 async def changes_a_day(
@@ -56,31 +60,59 @@ async def changes_a_day(
     return {dimension: count / days for dimension, count in counts.items()}
 
 
-async def change_by_seq(
-    consumer: AIOKafkaConsumer, prefix: str, partition: int, epoch: int, seq: int
-) -> dict[str, Any] | None:
-    """Return the change with that number, None when it is not held any more.
+async def changes_by_seq(
+    consumer: AIOKafkaConsumer, prefix: str, partition: int, seqs: Collection[int]
+) -> dict[int, dict[str, Any]]:
+    """Return the changes with these numbers; one that is not held any more is absent.
 
-    Numbers rise along the log, so this halves it a few times. Raises as `changes_a_day`.
+    Numbers rise along the log, also from one epoch to the next, so this halves it a few times for each;
+    what lies closely behind comes with it. Raises as `changes_a_day`.
     """
     topic = topic_name(prefix, SEGMENT_CHANGES)
-    where = TopicPartition(topic, partition)
+    where, found = TopicPartition(topic, partition), dict[int, dict[str, Any]]()
     held = await reading.extent(consumer, topic, partition)
-    low, high = held.first, held.end
+    low = held.first
+    for seq in sorted(seqs):
+        if seq not in found:
+            low = await _offset_of(consumer, where, seq, low, held.end)
+            for change in await _some_from(consumer, where, low, held.end):
+                if change["seq"] in seqs:
+                    found[change["seq"]] = change
+    return found
+
+
+async def _offset_of(consumer: AIOKafkaConsumer, where: TopicPartition, seq: int, low: int, end: int) -> int:
+    """Return an offset in [low, end] before which every change has a lesser number, and none from it on."""
+    high = end
     for _ in range(SEARCH_STEPS_MAX):
         if low >= high:
-            return None
+            break
         middle = (low + high) // 2
         change, offset = await _first_from(consumer, where, middle, high)
-        if change is None:
+        if change is None or change["seq"] > seq:
             high = middle
-        elif (change["epoch"], change["seq"]) == (epoch, seq):
-            return change
-        elif (change["epoch"], change["seq"]) < (epoch, seq):
-            low = offset + 1
+        elif change["seq"] == seq:
+            return offset
         else:
-            high = middle
-    return None
+            low = offset + 1
+    return low
+
+
+async def _some_from(
+    consumer: AIOKafkaConsumer, where: TopicPartition, start: int, end: int
+) -> list[dict[str, Any]]:
+    """Return the first few changes in [start, end), as they come with one answer."""
+    consumer.assign([where])
+    consumer.seek(where, start)
+    try:
+        while await consumer.position(where) < end:
+            fetched = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=TOGETHER_MAX)
+            records = [record for record in fetched.get(where, ()) if record.offset < end]
+            if records:
+                return [decode_change(record.value) for record in records]
+    except (ClientError, OSError) as error:
+        raise KafkaUnavailable(f"reading {where.topic}-{where.partition}: {error!r}") from error
+    return []
 
 
 async def _first_from(

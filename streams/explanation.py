@@ -4,26 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from errors import KafkaUnavailable, RecordError
 from streams import committed
 from streams.applying import Pipeline
-from streams.change_history import change_by_seq
+from streams.change_history import changes_by_seq
 from streams.customer_card import Card, card_of, partition_of
-from streams.customers.facts import Strings
-from streams.definitions import when
+from streams.customers.entities import settled
+from streams.customers.facts import PENDING_MS, Strings
+from streams.customers.revenue import Movement, mrr_minor
 from streams.kafka.reading import reader
-from streams.segments.currencies import EXPONENTS
-from streams.segments.explaining import Clause, Coming, Explainer, Explanation
+from streams.past import Forgotten, Past, forgotten
+from streams.segments.clauses import instant
+from streams.segments.evaluate import Evaluator
+from streams.segments.explaining import Coming, Explainer, Explanation
+from streams.segments.following import Stored
 from streams.segments.versions import Versions
-from streams.steps.as_of import TableAsOf
 from streams.steps.engine import PartitionEngine
 
 Change = Mapping[str, Any]
+
+MOVEMENTS_MAX = 10
+"""Movements of a customer's revenue that are shown, the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revenue:
+    """What a customer's active subscriptions are worth a month, and how it came to that; minor units."""
+
+    mrr_minor: int
+    movements: tuple[Movement, ...]
+    """The latest, oldest first."""
+    more: int
+    """Earlier ones that are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +56,18 @@ class Explained:
     """Since when each value has been held, where it is the one stored."""
     seqs: Mapping[str, int]
     """The number of the change that set each of those."""
-    epoch: int
     made_by: Mapping[str, Change | None]
     """The change that set each of those; None when it is not held any more."""
     coming: tuple[Coming, ...]
+    revenue: Revenue | None
+    """None when no subscription is known."""
+    kept_since_ms: Mapping[str, int]
+    """Since when facts are kept: of orders, of refunds, and of every series; 0 is the beginning."""
     notes: tuple[str, ...]
+
+
+_explainers: WeakKeyDictionary[Evaluator, Explainer] = WeakKeyDictionary()
+"""One per definition in use: it remembers how expressions are written."""
 
 
 def explained_by(engine: PartitionEngine, customer_id: str, at_ms: int | None = None) -> Explained | None:
@@ -57,50 +81,78 @@ def explained_by(engine: PartitionEngine, customer_id: str, at_ms: int | None = 
         return None
     slot = int(table.slots.find(Strings.from_list([customer_id.encode()]))[0])
     now_ms = engine.clock_ms if at_ms is None else at_ms
-    explainer = Explainer(engine.evaluator)
-    slots = np.array([slot])
-    past = at_ms is not None and at_ms < engine.clock_ms
-    sight = TableAsOf(table, slots, np.array([now_ms])) if past else table
-    explanations = explainer.explain(sight, slot, now_ms)
-    held = {
-        dimension: (None if code < 0 else table.values[d][code], int(table.since_ms[slot, d]))
-        for d, (dimension, code) in enumerate(zip(table.dimensions, table.value[slot].tolist(), strict=True))
+    explainer = _explainers.get(engine.evaluator)
+    if explainer is None:
+        explainer = _explainers[engine.evaluator] = Explainer(engine.evaluator)
+    past = now_ms < engine.clock_ms
+    sight = Past(table, np.array([slot]), np.array([now_ms])) if past else table
+    stored = Stored(engine.clock_ms, table.value[slot], table.since_ms[slot])
+    profile = table.profiles.get(slot)
+    traits = {name: stamp[0] for name, stamp in profile.traits.items()} if profile else {}
+    told = explainer.explain(sight, slot, now_ms, stored, traits)
+    values = [
+        None if code < 0 else table.values[d][code]
+        for d, code in enumerate(stored.value[: len(told)].tolist())
+    ]
+    places = {
+        each.dimension: d
+        for d, (each, value) in enumerate(zip(told, values, strict=True))
+        # 0: it never was anything else, so nothing made it so.
+        if each.value == value and 0 < int(stored.since_ms[d]) <= now_ms
     }
-    stored = [each for each in explanations if held[each.dimension][0] == each.value]
-    since = {
-        each.dimension: held[each.dimension][1]
-        for each in stored
-        if each.value is not None and held[each.dimension][1] <= now_ms
-    }
+    as_stored = all(each.value == value for each, value in zip(told, values, strict=True))
+    lost = forgotten(table, slot, now_ms, engine.definition.longest_window_ms, engine.fold_line_ms)
     return Explained(
         card=card,
         at_ms=now_ms,
         version=engine.definition.version,
-        explanations=explanations,
-        since_ms=since,
-        seqs={name: int(table.value_seq[slot, table.dimensions.index(name)]) for name in since},
-        epoch=engine.epoch,
+        explanations=told,
+        since_ms={name: int(stored.since_ms[d]) for name, d in places.items()},
+        # Of what nobody is told of there is no change.
+        seqs={name: int(table.value_seq[slot, d]) for name, d in places.items() if not told[d].shadow},
         made_by={},
-        coming=explainer.coming(sight, slot, now_ms),
-        notes=tuple(_notes(engine, slot, now_ms, at_ms, len(stored) == len(explanations))),
+        coming=explainer.coming(sight, slot, now_ms, stored),
+        revenue=_revenue(engine, slot, now_ms),
+        kept_since_ms=dict(engine.complete_since_ms),
+        notes=tuple(_notes(engine, slot, now_ms, lost, as_stored)),
     )
 
 
-def _notes(
-    engine: PartitionEngine, slot: int, now_ms: int, at_ms: int | None, as_stored: bool
-) -> Iterator[str]:
+def _revenue(engine: PartitionEngine, slot: int, at_ms: int) -> Revenue | None:
+    """Return a customer's revenue and its movements up to an instant."""
+    book = engine.table.books.get(slot)
+    if book is None:
+        return None
+    known = book.known_at(at_ms)
+    subscriptions, _ = settled(known.subscriptions, known.standing, at_ms)
+    movements = book.movements(at_ms)
+    if not subscriptions and not movements:
+        return None
+    shown = tuple(movements[-MOVEMENTS_MAX:])
+    return Revenue(mrr_minor(subscriptions), shown, len(movements) - len(shown))
+
+
+def _notes(engine: PartitionEngine, slot: int, at_ms: int, lost: Forgotten, as_stored: bool) -> Iterator[str]:
     """Yield what a reader should know about how far this can be relied on."""
-    needed_ms = now_ms - engine.definition.longest_window_ms
-    if engine.table.folded_before_ms[slot] > needed_ms:
-        yield "facts that long ago are not kept one by one: values then cannot be told exactly"
-    if at_ms is not None and at_ms > engine.clock_ms:
+    table, version = engine.table, int(engine.table.evaluated_by[slot])
+    if lost.facts_before_ms is not None:
+        before = instant(lost.facts_before_ms)
+        yield f"orders and events before {before} are kept in sum only: values then cannot be told exactly"
+    if at_ms > engine.clock_ms:
         yield "that is to come: it is what these facts come to if nothing else happens"
-    if at_ms is None and not as_stored:
-        version = engine.table.evaluated_by[slot]
-        if version not in (0, engine.definition.version):
-            yield f"its stored values are those of definition {version}; it is being converted"
-        else:
-            yield "it has events that are not judged yet; its stored values follow at the next tick"
+    elif at_ms < engine.clock_ms:
+        yield "that is past: what the definition in force makes of the facts up to then, late ones included"
+        if lost.changes_before_ms is not None:
+            yield (
+                f"of subscriptions and tickets before {instant(lost.changes_before_ms)} only what they left"
+                " is kept"
+            )
+        for name, set_ms in lost.traits_ms:
+            yield f"{name} was set {instant(set_ms)}: what it was before is not kept, so it counts as not set"
+    elif version not in (0, engine.definition.version):
+        yield f"its stored values are those of definition {version}; it is being converted"
+    elif not as_stored or table.due_ms[slot] == PENDING_MS:
+        yield "it has events that are not judged yet; its stored values follow at the next tick"
 
 
 async def explanation(
@@ -122,112 +174,11 @@ async def with_changes(bootstrap: str, prefix: str, explained: Explained) -> Exp
 
     A log that cannot be read leaves the changes out and says so.
     """
-    made_by: dict[str, Change | None] = {}
-    notes = explained.notes
     try:
         async with reader(bootstrap) as consumer:
-            for dimension, seq in explained.seqs.items():
-                made_by[dimension] = await change_by_seq(
-                    consumer, prefix, explained.card.partition, explained.epoch, seq
-                )
+            found = await changes_by_seq(
+                consumer, prefix, explained.card.partition, set(explained.seqs.values())
+            )
     except (KafkaUnavailable, RecordError) as error:
-        notes = (*notes, f"the changes cannot be read: {error}")
-    return replace(explained, made_by=made_by, notes=notes)
-
-
-def as_text(explained: Explained) -> str:
-    """Return it as lines for a terminal."""
-    return "\n".join(_lines(explained))
-
-
-def _lines(explained: Explained) -> Iterator[str]:
-    card = explained.card
-    yield f"customer {card.customer_id} at {when(explained.at_ms)}, by definition {explained.version}"
-    yield from (f"note: {note}" for note in explained.notes)
-    net = f"{card.net:,.{EXPONENTS[card.currency]}f} {card.currency}"
-    yield f"{card.orders} orders and {net} in {card.days} days, as of {when(card.as_of_ms)}"
-    for each in explained.explanations:
-        since = explained.since_ms.get(each.dimension)
-        yield f"{each.dimension}: {each.value or '(none)'}" + (
-            "" if since is None else f" since {when(since)}"
-        )
-        if each.dimension in explained.made_by:
-            yield f"  made so by {_cause(explained.made_by[each.dimension])}"
-        for clause in each.clauses:
-            yield from _of_clause(clause, 1)
-        for coming in explained.coming:
-            if coming.dimension == each.dimension:
-                yield f"  next: {coming.after or '(none)'} at {when(coming.at_ms)}, if nothing else happens"
-
-
-def _of_clause(clause: Clause, depth: int) -> Iterator[str]:
-    until = "" if clause.until_ms is None else f", until {when(clause.until_ms)} at least"
-    yield f"{'  ' * depth}{'yes' if clause.holds else 'no '} {clause.text}{until}"
-    for part in clause.parts:
-        yield from _of_clause(part, depth + 1)
-
-
-def _cause(change: Change | None) -> str:
-    if change is None:
-        return "a change that is not kept any more"
-    event = f" {change['cause_event_id']}" if change["cause_event_id"] else ""
-    before = "" if change["from"] is None else f", from {change['from']}"
-    return (
-        f"{change['cause']}{event}{before}, by definition {change['definition_version']}"
-        f" (change {change['epoch']}/{change['partition']}/{change['seq']})"
-    )
-
-
-def as_json(explained: Explained) -> dict[str, Any]:
-    """Return it for a program: times in ISO 8601."""
-    return {
-        "customer_id": explained.card.customer_id,
-        "at": _instant(explained.at_ms),
-        "definition_version": explained.version,
-        "orders": explained.card.orders,
-        "net": str(explained.card.net),
-        "currency": explained.card.currency,
-        "window_days": explained.card.days,
-        "notes": list(explained.notes),
-        "dimensions": {
-            each.dimension: {
-                "value": each.value,
-                "since": _instant(explained.since_ms.get(each.dimension)),
-                "made_by": _change(explained.made_by.get(each.dimension)),
-                "clauses": [_clause(clause) for clause in each.clauses],
-                "next": next(
-                    (
-                        {"at": _instant(coming.at_ms), "value": coming.after}
-                        for coming in explained.coming
-                        if coming.dimension == each.dimension
-                    ),
-                    None,
-                ),
-            }
-            for each in explained.explanations
-        },
-    }
-
-
-def _clause(clause: Clause) -> dict[str, Any]:
-    return {
-        "text": clause.text,
-        "holds": clause.holds,
-        "until": _instant(clause.until_ms),
-        "parts": [_clause(part) for part in clause.parts],
-    }
-
-
-def _change(change: Change | None) -> dict[str, Any] | None:
-    if change is None:
-        return None
-    kept = ("event_id", "cause", "cause_event_id", "from", "definition_version")
-    return {**{name: change[name] for name in kept}, "effective_at": _instant(change["effective_at"])}
-
-
-def _instant(at_ms: int | None) -> str | None:
-    return (
-        None
-        if at_ms is None
-        else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    )
+        return replace(explained, notes=(*explained.notes, f"the changes cannot be read: {error}"))
+    return replace(explained, made_by={name: found.get(seq) for name, seq in explained.seqs.items()})

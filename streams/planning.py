@@ -6,21 +6,18 @@ So the answer is what applying then does, to the customer, as long as the clock 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from schemas.changes import decode_change
+from streams.backtesting import BACKTEST_CUSTOMERS_MAX, changes_a_day
 from streams.customers.facts import Int64s
-from streams.segments.definition import DAY_MS, Definition
-from streams.steps.as_of import TableAsOf
+from streams.segments.definition import Definition
+from streams.segments.settling import SHADOW_SUFFIX
 from streams.steps.engine import PartitionEngine
-
-BACKTEST_DAYS = 30
-BACKTEST_CUSTOMERS_MAX = 5_000
-"""Of a partition, looked at day by day; more are judged by these."""
 
 Value = tuple[str, str]
 """(dimension, value)."""
@@ -34,6 +31,11 @@ class Move(NamedTuple):
     before: str | None
     after: str | None
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What moves are sorted by: a customer moves once in a dimension."""
+        return self.dimension, self.customer_id
+
 
 @dataclass(slots=True)
 class PartitionPlan:
@@ -46,79 +48,116 @@ class PartitionPlan:
     refusal: str | None = None
     """Why it would keep its definition; nothing else is said then."""
     moves: list[Move] = field(default_factory=list)
+    silent_moves: list[Move] = field(default_factory=list)
+    """Those of shadow segments, which nobody is told of."""
     before: Counter[Value] = field(default_factory=Counter)
-    """Members of each value now."""
+    """Members of each value now; a shadow segment is named as the table names it."""
     after: Counter[Value] = field(default_factory=Counter)
     shared: Counter[tuple[Value, Value]] = field(default_factory=Counter)
     """Members two values of different dimensions would have in common, where one dimension changes."""
     moves_a_day: dict[str, float] = field(default_factory=dict)
     """By dimension: changes a day over the last 30, had the definition held then."""
+    looked_at: int = 0
+    """How many customers that was told by."""
 
 
 def plan_partition(engine: PartitionEngine) -> PartitionPlan:
     """Convert a restored partition to the newest of its versions; the engine is worth nothing afterwards."""
     table = engine.table
     plan = PartitionPlan(engine.clock_ms, table.count, 0, before=_sizes(engine))
+    hidden = _shadowed(engine)
     while engine.converting:
         if not engine.convert():
-            changes = map(decode_change, (value for _, value in engine.take().changes))
-            plan.moves += [Move(c["customer_id"], c["dimension"], c["from"], c["to"]) for c in changes]
-    changes = map(decode_change, (value for _, value in engine.take().changes))
-    plan.moves += [Move(c["customer_id"], c["dimension"], c["from"], c["to"]) for c in changes]
+            plan.moves += _taken(engine)
+    plan.moves += _taken(engine)
     plan.waiting, plan.refusal = engine.unconverted, engine.refusal
     plan.after = _sizes(engine)
     if plan.refusal is None:
-        plan.shared = _shared(engine, {move.dimension for move in plan.moves})
-        plan.moves_a_day = _backtest(engine)
+        plan.silent_moves = list(_silent(engine, hidden, _shadowed(engine)))
+        changed = {move.dimension for move in (*plan.moves, *plan.silent_moves)}
+        plan.shared = _shared(engine, changed | (_names(plan.after) - _names(plan.before)))
+        plan.moves_a_day, plan.looked_at = changes_a_day(engine)
     return plan
+
+
+def _taken(engine: PartitionEngine) -> list[Move]:
+    """Take what is pending; return the changes anybody would be told of."""
+    changes = map(decode_change, (value for _, value in engine.take().changes))
+    return [Move(c["customer_id"], c["dimension"], c["from"], c["to"]) for c in changes]
+
+
+def _names(sizes: Mapping[Value, int]) -> set[str]:
+    return {dimension for dimension, _ in sizes}
+
+
+def _shown(engine: PartitionEngine) -> list[int]:
+    """Return the places of the dimensions people know: not of the truth behind a delay."""
+    found: list[int] = np.flatnonzero(engine.evaluator.counted).tolist()
+    return found
 
 
 def _sizes(engine: PartitionEngine) -> Counter[Value]:
     table, sizes = engine.table, Counter[Value]()
-    for at, (dimension, values) in enumerate(zip(table.dimensions, table.values, strict=True)):
+    for at in _shown(engine):
+        dimension, values = table.dimensions[at], table.values[at]
         held = np.bincount(table.value[: table.count, at] + 1, minlength=len(values) + 1)
         sizes.update({(dimension, value): int(n) for value, n in zip(values, held[1:], strict=True)})
     return sizes
 
 
+def _shadowed(engine: PartitionEngine) -> dict[str, Int64s]:
+    """Return the members of every shadow segment, as slots."""
+    table = engine.table
+    return {
+        name: np.flatnonzero(table.value[: table.count, at] >= 0)
+        for at, name in enumerate(table.dimensions)
+        if name.endswith(SHADOW_SUFFIX)
+    }
+
+
+def _silent(
+    engine: PartitionEngine, before: Mapping[str, Int64s], after: Mapping[str, Int64s]
+) -> Iterator[Move]:
+    """Yield who would enter and leave shadow segments: of them there are no changes to read it from."""
+    none, slots = np.empty(0, np.int64), engine.table.slots
+    for name in sorted(before.keys() | after.keys()):
+        key, was, becomes = name.removesuffix(SHADOW_SUFFIX), before.get(name, none), after.get(name, none)
+        entering, leaving = np.setdiff1d(becomes, was), np.setdiff1d(was, becomes)
+        yield from (Move(each.decode(), name, None, key) for each in slots.ids_of(entering))
+        yield from (Move(each.decode(), name, key, None) for each in slots.ids_of(leaving))
+
+
+OVERLAP_CUSTOMERS = 10_000
+"""Customers compared with each other's values at once."""
+
+
 def _shared(engine: PartitionEngine, changed: set[str]) -> Counter[tuple[Value, Value]]:
-    """Count who has both of two values, one of them in a dimension that changes."""
-    table, shared = engine.table, Counter[tuple[Value, Value]]()
-    codes = table.value[: table.count]
-    for at, dimension in enumerate(table.dimensions):
-        if dimension not in changed:
-            continue
-        for other, name in enumerate(table.dimensions):
-            if other == at:
-                continue
-            both = (codes[:, at] >= 0) & (codes[:, other] >= 0)
-            pairs, counts = np.unique(codes[both][:, [at, other]], axis=0, return_counts=True)
-            for (mine, theirs), count in zip(pairs.tolist(), counts.tolist(), strict=True):
-                pair = (dimension, table.values[at][mine]), (name, table.values[other][theirs])
-                shared[pair] += count
-    return shared
+    """Count who has both of two values, one of them in a dimension that changes.
 
-
-def _backtest(engine: PartitionEngine) -> dict[str, float]:
-    """Return, by dimension, how often a day values would have changed over the last days.
-
-    Each customer is evaluated at the end of each day with the facts of that day; those it has now
-    of what is not a series of facts, such as traits, count as if it had always had them.
+    Who has which value is a matrix of ones; its product with itself counts the pairs.
     """
-    table, evaluator = engine.table, engine.evaluator
-    slots: Int64s = np.argsort(table.ordering())[:BACKTEST_CUSTOMERS_MAX]
-    if not len(slots):
-        return dict.fromkeys(evaluator.dimensions, 0.0)
-    changes = np.zeros(len(evaluator.dimensions))
-    last = None
-    for day in range(BACKTEST_DAYS, -1, -1):
-        at_ms = np.full(len(slots), engine.clock_ms - day * DAY_MS)
-        value = evaluator.evaluate(TableAsOf(table, slots, at_ms), slots, at_ms).value
-        if last is not None:
-            changes += (value != last).sum(axis=0)
-        last = value
-    rates = changes * (table.count / len(slots) / BACKTEST_DAYS)
-    return dict(zip(evaluator.dimensions, rates.tolist(), strict=True))
+    table, shared = engine.table, Counter[tuple[Value, Value]]()
+    shown = _shown(engine)
+    named = [(at, code) for at in shown for code in range(len(table.values[at]))]
+    mine = [place for place, (at, _) in enumerate(named) if table.dimensions[at] in changed]
+    if not mine:
+        return shared
+    columns, codes = (np.array(each) for each in zip(*named, strict=True))
+    counts = np.zeros((len(mine), len(named)))
+    for start in range(0, table.count, OVERLAP_CUSTOMERS):
+        held = table.value[start : min(start + OVERLAP_CUSTOMERS, table.count)]
+        # Whole numbers below 2**24 are exact in float32.
+        has = (held[:, columns] == codes).astype(np.float32)
+        counts += has[:, mine].T @ has
+    for row, place in enumerate(mine):
+        at, code = named[place]
+        for other in np.flatnonzero(counts[row]).tolist():
+            other_at, other_code = named[other]
+            if other_at != at:
+                pair = (table.dimensions[at], table.values[at][code])
+                with_ = (table.dimensions[other_at], table.values[other_at][other_code])
+                shared[pair, with_] += int(counts[row, other])
+    return shared
 
 
 WARN_MEMBERS_MIN = 100
@@ -137,6 +176,8 @@ class Plan:
     partitions: Mapping[int, PartitionPlan]
     changes_a_day: Mapping[str, float] = field(default_factory=dict)
     """By dimension: changes there were a day lately, by what was written then."""
+    in_force: Definition | None = None
+    """What `base` says; None when there is none, or it cannot be read."""
 
     @property
     def customers(self) -> int:
@@ -151,8 +192,8 @@ class Plan:
     @property
     def moves(self) -> list[Move]:
         """Every change, by dimension and customer."""
-        moves = [move for part in self.partitions.values() for move in part.moves]
-        return sorted(moves, key=lambda move: (move.dimension, move.customer_id))
+        moves = (move for part in self.partitions.values() for move in part.moves)
+        return sorted(moves, key=lambda move: move.place)
 
     @property
     def refusals(self) -> list[str]:
@@ -179,37 +220,70 @@ class Plan:
         return sum(part.moves_a_day.get(dimension, 0.0) for part in self.partitions.values())
 
     def moved(self) -> dict[str, list[Move]]:
-        """Return the moves by dimension; every dimension with one is there."""
+        """Return the moves by dimension, those of shadow segments too; every dimension with one is there."""
         found: dict[str, list[Move]] = {}
-        for move in self.moves:
+        silent = (move for part in self.partitions.values() for move in part.silent_moves)
+        for move in (*self.moves, *sorted(silent, key=lambda move: move.place)):
             found.setdefault(move.dimension, []).append(move)
         return found
 
+    def touched(self) -> list[str]:
+        """Return the dimensions worth telling of: with moves, new, or declared otherwise; in their order."""
+        after = self.total("after")
+        names = list(dict.fromkeys(name for name, _ in after))
+        declared = self.definition.declared
+        before = self.in_force.declared if self.in_force is not None else declared
+        edited = {name for name in names if declared.get(name) != before.get(name)}
+        moved = self.moved()
+        gone = [name for name in moved if name not in names]
+        return [name for name in names if name in edited or name in moved] + gone
+
     def to_confirm(self) -> list[str]:
-        """Return why somebody should confirm it, a sentence each."""
+        """Return why somebody should confirm it, a sentence each; what nobody is told of needs none."""
         return [
             f"{dimension}: {len(moves):,} of {self.customers:,} customers move"
             f" ({len(moves) / self.customers:.1%}), more than {CONFIRM_SHARE:.0%}"
             for dimension, moves in self.moved().items()
-            if len(moves) > CONFIRM_SHARE * self.customers
+            if len(moves) > CONFIRM_SHARE * self.customers and not dimension.endswith(SHADOW_SUFFIX)
         ]
 
     def warnings(self) -> list[str]:
-        """Return what somebody may not have meant, a sentence each; sizes only where members change."""
-        after, found = self.total("after"), list(self.to_confirm())
-        touched = {
+        """Return what somebody may not have meant, a sentence each; sizes only where something changes."""
+        before, after, found = self.total("before"), self.total("after"), list(self.to_confirm())
+        if not self.customers:
+            return found
+        moved = {
             (move.dimension, value)
-            for move in self.moves
+            for moves in self.moved().values()
+            for move in moves
             for value in (move.before, move.after)
-            if value is not None
         }
-        for dimension, value in sorted(touched & after.keys()):
+        edited = {value for value in after if value[0] in self.touched() and self._is_segment(value[0])}
+        for dimension, value in sorted(
+            each for each in after if each in moved | edited or each not in before
+        ):
             members = after[dimension, value]
             share = members / self.customers
             if members < WARN_MEMBERS_MIN or share < WARN_SHARE_MIN:
                 found.append(f"{dimension}={value}: only {members:,} members ({share:.2%})")
             elif share > WARN_SHARE_MAX:
                 found.append(f"{dimension}={value}: {members:,} members ({share:.1%}), more than half")
+        return found
+
+    def _is_segment(self, dimension: str) -> bool:
+        return any(segment.dimension == dimension for segment in self.definition.computed)
+
+    def notes(self) -> list[str]:
+        """Return what the figures leave out, a sentence each."""
+        found = ["changes a day: looked at once a day, with traits as they are now"]
+        looked_at = sum(part.looked_at for part in self.partitions.values())
+        if looked_at < self.customers:
+            found.append(
+                f"changes a day: told by {looked_at:,} of {self.customers:,} customers,"
+                f" at most {BACKTEST_CUSTOMERS_MAX:,} of each partition"
+            )
+        if any(segment.settles for segment in self.definition.computed):
+            found.append("changes a day: delays are followed from 30 days ago on, as if nobody waited then")
         return found
 
 

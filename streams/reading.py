@@ -16,7 +16,7 @@ from streams.change_reading import changes_of
 from streams.checks import Checks, Record
 from streams.columns import empty_strings, int64s_of, joined, span_of, strings_of
 from streams.customers.changes import Change
-from streams.customers.facts import Facts, Int64s, Kind, SeriesEntries, Strings, TraitValue, UInt8s
+from streams.customers.facts import Erasures, Facts, Int64s, Kind, SeriesEntries, Strings, TraitValue, UInt8s
 from streams.properties import ENCODED_BYTES_MAX as PROPERTY_BYTES_MAX
 from streams.properties import NAME_BYTES_MAX, Properties
 from streams.segments.currencies import Rates
@@ -63,6 +63,7 @@ class Reading:
     """The event time each tick says has been reached, in log order; not checked to be ascending."""
     dead: tuple[tuple[int, errors.RecordError], ...]
     """(position, why), in log order."""
+    erasures: Erasures
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,15 @@ def read(
     dead = {failure.position: failure.error for failure in decoded.failures}
     read_rows: list[_Rows] = []
     ticks: list[tuple[Int64s, Int64s]] = []
+    erased: list[Erasures] = []
     for group in decoded.groups:
         checks = Checks(group, records, partition)
         if group.type in _KINDS:
             read_rows.append(_events(checks, _KINDS[group.type], definition.rates, series))
         elif group.type == "Tick":
             ticks.append(_ticks(checks))
+        elif group.type == "Erased":
+            erased.append(_erasures(checks))
         else:
             checks.refuse(range(len(checks)), "value", "an event", lambda _: "none", "write it elsewhere")
         if checks.failed:
@@ -118,6 +122,7 @@ def read(
         tick_position,
         tick_ms,
         tuple((at, _placed(dead[at], records[at], partition)) for at in sorted(dead)),
+        _erasures_in_order(erased),
     )
 
 
@@ -324,6 +329,32 @@ def _merged_entries(parts: list[SeriesEntries]) -> SeriesEntries:
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _ENTRY_COLUMNS]
     order = np.argsort(columns[0], kind="stable")
     return SeriesEntries(*(column[order] for column in columns))
+
+
+def _erasures(checks: Checks) -> Erasures:
+    """Return the good erasures of one schema version, with the checks of any event."""
+    batch = checks.group.batch
+    customer, event_id = strings_of(batch.column("customer_id")), strings_of(batch.column("event_id"))
+    checking.check_ids(checks, {"customer_id": customer, "event_id": event_id})
+    checking.optional_id(checks, "account_id")
+    checking.check_keys(checks, customer)
+    times = int64s_of(batch.column("occurred_at"))
+    checking.check_times(checks, "occurred_at", times, future_ms_max=checking.FUTURE_MS_MAX)
+    erasures = Erasures(checks.group.rows, customer, event_id, times)
+    return erasures if not checks.failed else erasures.take(checks.good())
+
+
+def _erasures_in_order(parts: list[Erasures]) -> Erasures:
+    """Merge the erasures of each schema version into log order."""
+    if len(parts) < 2:
+        return parts[0] if parts else Erasures.none()
+    position = np.concatenate([part.position for part in parts])
+    return Erasures(
+        position,
+        joined([part.customer for part in parts]),
+        joined([part.event_id for part in parts]),
+        np.concatenate([part.occurred_at_ms for part in parts]),
+    ).take(np.argsort(position))
 
 
 def _ticks(checks: Checks) -> tuple[Int64s, Int64s]:

@@ -88,7 +88,7 @@ def _of_customers(table: CustomerTable, label: str, now_ms: int) -> Iterator[Rea
     lag_ms = now_ms - int(overdue_ms.min()) if len(overdue_ms) else 0
     yield metrics.DUE, len(come_ms), (label,)
     yield metrics.TIMER_LAG, lag_ms / 1e3, (label,)
-    yield metrics.CUSTOMERS, count, (label,)
+    yield metrics.CUSTOMERS, table.customers, (label,)
     yield metrics.FACTS, table.entries.rows, (label,)
     for d, (dimension, values) in enumerate(zip(table.dimensions, table.values, strict=True)):
         if dimension.endswith(RULE_SUFFIX):

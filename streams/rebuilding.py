@@ -22,6 +22,7 @@ from streams.app import group_id
 from streams.applying import Pipeline
 from streams.checks import FUTURE_MS_MAX
 from streams.customers.partition_row import PartitionRow
+from streams.customers.row_format import ERASURE_ROW
 from streams.definitions import Held, check_claim, publish_rebuild, read_held, when
 from streams.kafka import reading
 from streams.kafka.log import KafkaPartitionLog, LogNames
@@ -197,6 +198,11 @@ class Rebuilding:
         first = await log_.first_offset(stored)
         if stored is None:
             engine.start_at(first)
+            if self._since_ms[number]:
+                async with aclosing(log_.restore(row.epoch)) as rows:
+                    async for key, value in rows:
+                        if key[0] == ERASURE_ROW:
+                            engine.recall_erasure(key, value)
 
         def alive(offset: int) -> None:
             self._say(Progress(number, offset, row.source_offset, engine.table.count))

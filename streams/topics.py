@@ -75,12 +75,14 @@ def topics(prefix: str, partitions: int, *, events_retention_ms: int) -> tuple[T
     deleted = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
     compacted = {"cleanup.policy": "compact"}
     # Small segments cleaned early: a restore reads little more than the latest rows. A tombstone
-    # stays a day, so that a reader who is slower than the cleaner still sees it.
+    # stays a day, so that a reader who is slower than the cleaner still sees it. What is superseded
+    # stays no longer than a day either, for it may be of a customer who was erased.
     rows = {
         **compacted,
         "segment.bytes": str(64 << 20),
         "min.cleanable.dirty.ratio": "0.1",
         "delete.retention.ms": str(DAY_MS),
+        "max.compaction.lag.ms": str(DAY_MS),
     }
     month = {**deleted, "retention.ms": str(30 * DAY_MS)}
     hour = {**deleted, "retention.ms": str(HOUR_MS), "segment.bytes": str(1 << 20)}

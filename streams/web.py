@@ -13,7 +13,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from clock import Clock
-from streams import explanation, readings
+from streams import explanation, explanation_report, readings
 from streams.app import ShoalApp, owner_url
 from streams.customer_card import as_json, card_of, partition_of
 from streams.kafka.broker_clock import BrokerClock
@@ -63,7 +63,7 @@ async def _explained(worker: Worker, engine: PartitionEngine, customer_id: str) 
     if found is None:
         return None
     prefix = worker.app.events_topic.removesuffix(f".{EVENTS}")
-    return explanation.as_json(await explanation.with_changes(worker.app.bootstrap, prefix, found))
+    return explanation_report.as_json(await explanation.with_changes(worker.app.bootstrap, prefix, found))
 
 
 class Web(WebAddress[Worker]):

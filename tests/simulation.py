@@ -187,6 +187,7 @@ class SimulatedPartition:
         if transaction.ends is not None:
             self.markers.append((len(self.changes), transaction.ends))
         for key, value in transaction.memberships:
+            self.memberships.pop(key, None)
             if value is not None:
                 self.memberships[key] = value
         self.dead_letters.extend(transaction.dead_letters)

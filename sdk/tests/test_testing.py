@@ -88,6 +88,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "topic": "billing",
     },
     "track": {"name": "export", "properties": {"format": "csv", "rows": 3, "share": 0.5, "again": True}},
+    "erase": {},
 }
 """Every method that sends, with every argument it has."""
 COMMON: dict[str, Any] = {"occurred_at": AT, "event_id": "e1", "context": CONTEXT, "account_id": "acme"}
@@ -449,7 +450,10 @@ def test_importing_the_sdk_or_the_plugin_brings_nothing_of_the_other() -> None:
 
 
 def test_one_change_at_one_instant_is_one_event(shoal: RecordingShoal) -> None:
-    """Of a subscription or ticket: its id, the change and the instant make the event's id, all three."""
+    """Of a subscription or ticket: its id, the change and the instant make the event's id, all three.
+
+    Of an erasure the customer and the instant do: who comes back may be erased again.
+    """
     later = AT + timedelta(milliseconds=1)
     said = [("s1", "started", AT), ("s1", "started", AT), ("s2", "started", AT), ("s1", "ended", AT)]
     for subscription, change, at in [*said, ("s1", "started", later)]:
@@ -461,6 +465,11 @@ def test_one_change_at_one_instant_is_one_event(shoal: RecordingShoal) -> None:
         shoal.ticket("c1", ticket_id=ticket, change=change, occurred_at=at)
     ids = [event.event_id for event in shoal.events]
     assert ids[0] == ids[1] != ids[2]
+    shoal.clear()
+    for customer, at in [("c1", AT), ("c1", AT), ("c2", AT), ("c1", later)]:
+        shoal.erase(customer, occurred_at=at)
+    ids = [event.event_id for event in shoal.events.erase]
+    assert ids[0] == ids[1] and len(set(ids)) == 3
     shoal.clear()
     shoal.track("c1", "login", occurred_at=AT)
     shoal.track("c1", "login", occurred_at=AT)

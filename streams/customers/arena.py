@@ -111,6 +111,14 @@ class Arena:
             self._move(slots[full], lengths[full], need[full])
         return self.starts[slots], lengths
 
+    def empty(self, slots: Int64s) -> None:
+        """Overwrite the blocks of distinct `slots` and give up their rooms to the next rebuild."""
+        places = spans(self.starts[slots], self._room[slots])
+        for column in self.columns:
+            column[places] = np.zeros((), column.dtype)
+        self._reserved -= int(self._room[slots].sum())
+        self.starts[slots] = self.lengths[slots] = self._room[slots] = 0
+
     def _move(self, slots: Int64s, lengths: Int64s, need: Int64s) -> None:
         """Move blocks to rooms for `need` rows or more."""
         room = _rooms(need)

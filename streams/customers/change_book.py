@@ -85,6 +85,19 @@ class ChangeBook:
             self._known, self._latest = folded(self._base, changes), changes[-1].order
         return self._known
 
+    def latest_ms(self) -> int:
+        """Return when the latest change happened that is not folded; 0 for none."""
+        return max((change.at_ms for change, _ in self._changes.values()), default=0)
+
+    def known_at(self, until_ms: int) -> Known:
+        """Return what the changes up to an instant say, and before them what was left of those folded."""
+        return folded(self._base, [change for change in self._in_order() if change.at_ms <= until_ms])
+
+    @property
+    def has_folded(self) -> bool:
+        """Whether changes were replaced by what they left."""
+        return bool(self._base_text)
+
     def movements(self, until_ms: int) -> list[Movement]:
         """Return every movement of the customer's MRR up to an instant that is not past the fold line."""
         changes = [change for change in self._in_order() if isinstance(change, PlanChange)]

@@ -60,6 +60,8 @@ class DirtyRows(CustomerState):
         A value of None is a tombstone. `row_count` says how many customers and pages there were.
         """
         slots = np.concatenate(self._dirty_slots) if self._dirty_slots else np.zeros(0, np.int64)
+        # Who was erased meanwhile is in there still, and is not dirty.
+        slots = slots[self._dirty[slots]]
         rows = self._format.rows(self, slots)
         self._dirty[slots] = False
         self._dirty_slots.clear()

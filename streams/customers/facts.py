@@ -140,6 +140,35 @@ _NO_ENTRIES = SeriesEntries.none()
 
 
 @dataclass(frozen=True, slots=True)
+class Erasures:
+    """n Erased events of one chunk in log order: who is to be forgotten, and up to when; n entries each."""
+
+    position: Int64s
+    """Index of the record within its chunk, strictly increasing."""
+    customer: Strings
+    event_id: Strings
+    occurred_at_ms: Int64s
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def take(self, rows: Int64s) -> Erasures:
+        """Return the entries at `rows`."""
+        return Erasures(
+            self.position[rows],
+            self.customer.take(rows),
+            self.event_id.take(rows),
+            self.occurred_at_ms[rows],
+        )
+
+    @classmethod
+    def none(cls) -> Erasures:
+        """Return no entries."""
+        nothing, strings = np.empty(0, np.int64), Strings.from_list(())
+        return cls(nothing, strings, strings, nothing)
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """n valid events of one chunk in log order; every array has n entries.
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from streams.customers.change_book import ChangeBook, Merged
 from streams.customers.columns import FactColumns, Records, seen_keys
-from streams.customers.dirty import DirtyRows
 from streams.customers.facts import NEVER_MS, Bools, Facts, Int64s, Kind, UInt8s
+from streams.customers.forgetting import Forgetting
 from streams.customers.seen import SeenSet
 from streams.customers.series_facts import DAY_MS
 
@@ -36,7 +36,7 @@ _RESULTS = {
 }
 
 
-class FurtherFacts(DirtyRows):
+class FurtherFacts(Forgetting):
     """The part of the customer table that takes other facts than orders, refunds and profiles."""
 
     _seen: SeenSet

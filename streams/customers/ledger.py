@@ -133,6 +133,14 @@ class Ledger:
         at = self._orders.position(slot, order_id)
         return self._orders.entry(slot, at) if at >= 0 else None
 
+    def instants(self, slot: int) -> list[int]:
+        """Return when everything about one customer happened that is in the ledger."""
+        entry = self.entries.get(slot)
+        if entry is None:
+            return []
+        orders, refunds = entry.orders.values(), entry.refunds.values()
+        return [*(time for time, _ in orders), *(fact.time for fact in refunds), *entry.lost.values()]
+
     def without_effect(self, slot: int) -> int:
         """Return the sum of linked refunds that reduce no order: waiting, or too late for theirs."""
         entry = self.entries.get(slot)

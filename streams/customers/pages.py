@@ -102,6 +102,23 @@ class Pages(Arena):
                 self._untaken[page] = None
         del self._latest[slot][:count]
 
+    def forget(self, slot: int) -> list[int]:
+        """Let go of all facts of a customer; return the sealed pages whose rows are not tombstones yet."""
+        dropped, standing = int(self.dropped[slot]), []
+        for page in range(1, int(self.sealed[slot]) + 1):
+            if (slot, page) not in self._untaken:
+                standing += [page] * (page > dropped)
+                continue
+            content = self._untaken.pop((slot, page))
+            if content is None:
+                standing.append(page)
+            else:
+                self._untaken_bytes -= len(content)
+        self._latest.pop(slot, None)
+        self.sealed[slot] = self.dropped[slot] = 0
+        self.empty(np.array([slot]))
+        return standing
+
     def take(self) -> dict[tuple[int, int], bytes | None]:
         """Return (slot, page) to bytes, None for a tombstone, and forget them."""
         taken, self._untaken, self._untaken_bytes = self._untaken, {}, 0

@@ -111,6 +111,11 @@ class Profile:
         stamped = self.traits.get(name)
         return None if stamped is None else stamped[2]
 
+    def latest_ms(self) -> int:
+        """Return when the latest of what is known was said; 0 for nothing."""
+        stamps = [*self.traits.values(), *([] if self.account is None else [self.account])]
+        return max((stamp[0] for stamp in stamps), default=0)
+
     def __len__(self) -> int:
         """Return no less than the length of `encoded`; cheap."""
         return self.bytes_max

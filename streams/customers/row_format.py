@@ -19,7 +19,7 @@ from streams.customers.state import CustomerState
 
 FORMAT_VERSION = 3
 
-PARTITION_ROW, CUSTOMER_ROW = 0, 1
+PARTITION_ROW, CUSTOMER_ROW, ERASURE_ROW = 0, 1, 2
 """Kinds of row."""
 
 KEY_BYTES = 7

@@ -16,6 +16,7 @@ from streams.customers.pages import FACTS_PER_PAGE
 from streams.customers.profiles import Profile
 from streams.customers.row_format import (
     CUSTOMER_ROW,
+    ERASURE_ROW,
     FORMAT_VERSION,
     HEAD,
     HEAD_PAGE,
@@ -45,8 +46,10 @@ class Restorer:
         self._rows: dict[bytes, bytes] = {}
 
     def add(self, key: bytes, value: bytes | None) -> None:
-        """Take one customer row; None is a tombstone."""
-        if value is None:
+        """Take one row of a customer or an erasure; None is a tombstone."""
+        if key[0] == ERASURE_ROW:
+            self._table.erasures.restore(key, value)
+        elif value is None:
             self._rows.pop(key, None)
         else:
             self._rows[key] = value
@@ -72,6 +75,7 @@ class Restorer:
             raise StateCorrupt("a page of facts belongs to no customer row")
         if ids:
             _Restoration(self._table, ids, heads, pages, mixed).run()
+            self._table.recall_erasures()
         return len(ids)
 
 

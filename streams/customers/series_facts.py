@@ -238,6 +238,23 @@ class SeriesFacts:
         if lost:
             self._lost[slot] = lost
 
+    def forget(self, slot: int) -> None:
+        """Let go of everything about one customer."""
+        self._runs.forget(slot)
+        self.folds.forget(slot)
+        self._lost.pop(slot, None)
+
+    def latest_ms(self, slot: int) -> int | None:
+        """Return when the latest thing happened that any series keeps of a customer; None for nothing."""
+        slots = np.array([slot])
+        latest = []
+        for history in self._histories:
+            start, end = history.start(slots), history.end(slots)
+            if end[0] > start[0]:
+                last = history.first_ms(start, end) if isinstance(history, DayRun) else history.times[end - 1]
+                latest.append(int(last[0]))
+        return max([*latest, *self._lost.get(slot, {}).values()], default=None)
+
     def put_days_back(self, owners: Int64s, series: Int64s, records: Records) -> None:
         """Put days back that are on record once each."""
         self._runs.insert(owners, series, records["time"], records["value"], records["id"])

@@ -55,6 +55,10 @@ class Folds:
         links = self._layout.link
         return np.array([(links[k], *fold) for k, fold in sorted(mine.items())], FOLD).tobytes()
 
+    def forget(self, slot: int) -> None:
+        """Let go of what was folded of one customer."""
+        self._of.pop(slot, None)
+
     def decode(self, slot: int, encoded: bytes) -> None:
         """Put back what `encoded` wrote, without the series that are no longer declared."""
         records = np.frombuffer(encoded, FOLD)

@@ -122,6 +122,10 @@ class SeriesRuns:
         blocks = self.blocks(np.full(self.series, slot), np.arange(self.series))
         return {series: block for series, block in enumerate(blocks.tolist()) if block}
 
+    def forget(self, slot: int) -> None:
+        """Take out every entry of one customer."""
+        self._entries.empty(np.array(sorted(self.of_slot(slot).values()), np.int64))
+
     def owners(self, series: Int64s) -> tuple[Int64s, UInt64s]:
         """Return (slot, id) of every entry of some series, as two columns."""
         keys = (self._map.key_of[1 : self._map.count] - _ONE).view(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 
@@ -19,10 +20,11 @@ _WORD = 8
 
 
 class Slots:
-    """Every id that was ever added and its slot: 0, 1, 2, ... in order of first appearance.
+    """Every id that was added and not removed, and its slot: 0, 1, 2, ... in order of first appearance.
 
     Slot numbers are private to one process; nothing that leaves it may depend on them. `on_growth`
-    is called with the new capacity, before a slot beyond the old one is given out.
+    is called with the new capacity, before a slot beyond the old one is given out. The number of a
+    removed id is given out again, so that they grow no further than the most ids ever held of each size.
     """
 
     def __init__(self, key: bytes | None = None, on_growth: Callable[[int], None] | None = None) -> None:
@@ -40,9 +42,17 @@ class Slots:
         self._table = np.full(2 * SLOTS_MIN, _FREE, np.int32)
         # Ids whose 64-bit hash equals that of another id; almost always empty.
         self._collided: dict[bytes, int] = {}
+        # Slots nobody has: removed and not released yet, and by how many words there is room for.
+        self._removed: list[int] = []
+        self._free: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def held(self) -> int:
+        """Slots somebody has: `len` is the number of all that were ever given out."""
+        return self._count - len(self._removed) - sum(map(len, self._free.values()))
 
     @property
     def capacity(self) -> int:
@@ -71,9 +81,30 @@ class Slots:
             _, first, which = np.unique(hashes[missing], return_index=True, return_inverse=True)
             rank = np.empty(len(first), np.int64)
             rank[np.argsort(first)] = np.arange(len(first))
-            slots[missing] = self._count + rank[which]
-            self._append(np.sort(missing[first]), words, hashes)
+            rows = np.sort(missing[first])
+            numbers = self._numbers(words.counts[rows])
+            slots[missing] = numbers[rank[which]]
+            self._append(rows, numbers, words, hashes)
         return self._verified(ids, words, slots, add=True)
+
+    def remove(self, slot: int) -> None:
+        """Forget one id. Its number is nobody's until `release`, and then the next one's of as many words."""
+        identity, count = self.id_of(slot), int(self._counts[slot])
+        if self._collided.get(identity) == slot:
+            del self._collided[identity]
+        else:
+            self._take_out(slot)
+            self._find_heir(int(self._hashes[slot]))
+        first = int(self._firsts[slot])
+        self._words[first : first + count] = 0
+        self._hashes[slot] = self._lengths[slot] = 0
+        self._removed.append(slot)
+
+    def release(self) -> None:
+        """Let the numbers of removed ids be given out again."""
+        for slot in self._removed:
+            self._free.setdefault(int(self._counts[slot]), []).append(slot)
+        self._removed.clear()
 
     def id_of(self, slot: int) -> bytes:
         """Return the id of one slot; an IndexError when nobody has it."""
@@ -113,22 +144,61 @@ class Slots:
             going = going[(found != _FREE) & (self._hashes[found] != hashes[going])]
         return slots, at
 
-    def _append(self, rows: Int64s, words: Words, hashes: UInt64s) -> None:
-        """Give the ids at `rows` (distinct hashes, none in the table) the next slots, in that order."""
-        first, count = self._count, self._count + len(rows)
-        self._hold(count)
+    def _numbers(self, counts: Int64s) -> Int64s:
+        """Return int64[n]: slots for new ids of so many words, free ones with just that room first."""
+        numbers = np.arange(self._count, self._count + len(counts))
+        if self._free:
+            unused = self._count
+            for place, count in enumerate(counts.tolist()):
+                free = self._free.get(count)
+                if free:
+                    numbers[place] = free.pop()
+                else:
+                    numbers[place] = unused
+                    unused += 1
+            self._free = {count: free for count, free in self._free.items() if free}
+        return numbers
+
+    def _append(self, rows: Int64s, numbers: Int64s, words: Words, hashes: UInt64s) -> None:
+        """Give the ids at `rows` (distinct hashes, none in the table) the slots `numbers`, in that order."""
+        new = numbers[numbers >= self._count]
+        self._hold(self._count + len(new))
         counts = words.counts[rows]
-        used = self._words_used + int(counts.sum())
+        fresh = counts[numbers >= self._count]
+        used = self._words_used + int(fresh.sum())
         if used > len(self._words):
             self._words = enlarged(self._words, 2 * used)
-        self._words[self._words_used : used] = words.words[spans(words.firsts[rows], counts)]
-        self._hashes[first:count] = hashes[rows]
-        self._lengths[first:count] = words.lengths[rows]
+        self._firsts[new] = self._words_used + np.cumsum(fresh) - fresh
+        self._words[spans(self._firsts[numbers], counts)] = words.words[spans(words.firsts[rows], counts)]
+        self._hashes[numbers] = hashes[rows]
+        self._lengths[numbers] = words.lengths[rows]
         self.longest = max(self.longest, int(words.lengths[rows].max()))
-        self._counts[first:count] = counts
-        self._firsts[first:count] = self._words_used + np.cumsum(counts) - counts
-        self._words_used, self._count = used, count
-        self._enter(np.arange(first, count))
+        self._counts[numbers] = counts
+        self._words_used, self._count = used, self._count + len(new)
+        self._enter(numbers)
+
+    def _take_out(self, slot: int) -> None:
+        """Take a slot out of the table, moving up those a search would otherwise no longer reach."""
+        table, mask = self._table, len(self._table) - 1
+        hole = int(self._hashes[slot]) & mask
+        while table[hole] != slot:
+            hole = (hole + 1) & mask
+        at = (hole + 1) & mask
+        while (held := int(table[at])) != _FREE:
+            home = int(self._hashes[held]) & mask
+            if (at - home) & mask >= (at - hole) & mask:
+                table[hole], hole = held, at
+            at = (at + 1) & mask
+        table[hole] = _FREE
+
+    def _find_heir(self, hashed: int) -> None:
+        """Let one of the ids that had the same hash as one just taken out be found by it."""
+        for identity, slot in self._collided.items():
+            if int(self._hash.hash(Strings.from_list([identity]))[0]) == hashed:
+                del self._collided[identity]
+                self._hashes[slot] = hashed
+                self._enter(np.array([slot]))
+                return
 
     def _enter(self, slots: Int64s) -> None:
         """Write slots into the table; each has a hash the table does not hold yet."""
@@ -146,8 +216,8 @@ class Slots:
         for name in ("_hashes", "_lengths", "_counts", "_firsts"):
             setattr(self, name, enlarged(getattr(self, name), capacity))
         self._table = np.full(2 * capacity, _FREE, np.int32)
-        collided = np.array(sorted(self._collided.values()), np.int64)
-        self._enter(np.setdiff1d(np.arange(self._count), collided))
+        absent = [*self._collided.values(), *self._removed, *chain.from_iterable(self._free.values())]
+        self._enter(np.setdiff1d(np.arange(self._count), np.array(absent, np.int64)))
         if self._on_growth:
             self._on_growth(capacity)
 

@@ -31,6 +31,7 @@ _FILLS = {
     "folded_before_ms": NOT_YET_MS,
     "folded_first_ms": NEVER_MS,
     "folded_last_ms": NOT_YET_MS,
+    "erased_ms": NOT_YET_MS,
     "value": -1,
 }
 
@@ -82,6 +83,9 @@ class CustomerState:
     folded_orders: Int64s
     folded_paid_minor: Int64s
     folded_refunds_minor: Int64s
+    erased_ms: Int64s
+    """What happened up to then is not applied: an earlier customer of this id was erased. In no row but the
+    marker (erasures.py)."""
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class CustomerState:
         self.value = np.zeros((0, dimensions), np.int16)
         self.since_ms = np.zeros((0, dimensions), np.int64)
         self.value_seq = np.zeros((0, dimensions), np.int64)
+        self.erased_ms = np.zeros(0, np.int64)
         self.profile_bytes_max = np.zeros(0, np.int32)
         self.has_account = np.zeros(0, np.bool_)
         self.evaluated_by = np.zeros(0, np.uint32)
@@ -133,6 +138,12 @@ class CustomerState:
                 setattr(self, name, enlarged(column, capacity, _FILLS.get(name, 0)))
         self.entries.hold_slots(SERIES * capacity)
         self.pages.hold_slots(capacity)
+
+    def _empty(self, slot: int) -> None:
+        """Let one row of every column be that of a slot nobody has."""
+        for name, column in vars(self).items():
+            if isinstance(column, np.ndarray):
+                column[slot] = _FILLS.get(name, 0)
 
     def relayout(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
         """Hold values of these dimensions and literals from now on; what has the same name stays.
@@ -159,8 +170,13 @@ class CustomerState:
 
     @property
     def count(self) -> int:
-        """Customers in the table."""
+        """Slots in the table: rows of every column that may be somebody's."""
         return len(self.slots)
+
+    @property
+    def customers(self) -> int:
+        """Customers in the table."""
+        return self.slots.held
 
     @property
     def facts_kept(self) -> int:

@@ -20,6 +20,7 @@ from streams.customers.columns import (
     columns_of,
     seen_keys,
 )
+from streams.customers.erasures import Markers
 from streams.customers.facts import Bools, Facts, Int64s, Kind, TraitValue, UInt8s, UInt64s
 from streams.customers.further import FurtherFacts, Result
 from streams.customers.hashing import KeyedHash
@@ -54,6 +55,7 @@ class CustomerTable(FurtherFacts):
     ) -> None:
         """Make an empty table that keeps `series`, complete since what their keys say, else since 0."""
         super().__init__(dimensions, values, series, complete_since_ms)
+        self.erasures = Markers(fact_key)
         self._hashes = KeyedHash(fact_key)
         self._seen = SeenSet(self._live_keys)
         self._columns_of: tuple[Facts, FactColumns] | None = None
@@ -326,6 +328,10 @@ class CustomerTable(FurtherFacts):
             self._dirty_bytes_max += self.series_facts.folds.bytes_of(slot) - known
         self.folded_before_ms[slot] = max(int(self.folded_before_ms[slot]), before)
         self.pages.drop(slot, free)
+
+    def forget_chunk(self) -> None:
+        """Let go of the chunk applied last, which was kept in case more of it came."""
+        self._columns_of = None
 
     def reload_seen(self) -> None:
         """Fill the set of seen facts from the runs and the ledger, after they were restored."""

@@ -34,6 +34,32 @@ def check(text: str, vocabulary: Vocabulary) -> Checked:
     return Checked(rule, checker.calls.series, frozenset(checker.calls.members))
 
 
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """A part of an expression as somebody wrote it, what it means, and what it is joined of."""
+
+    text: str
+    rule: tree.Rule
+    parts: tuple[Worded, ...] = ()
+    """What `and`, `or` and `not` stand before or between; nothing else is taken apart."""
+
+
+def worded(text: str, vocabulary: Vocabulary) -> Worded:
+    """Return an expression part by part. Raises Refused, as `check` does."""
+    syntax = parse(text)
+    checker = _Checker(syntax, vocabulary)
+
+    def part(node: ast.expr) -> Worded:
+        inner: list[ast.expr] = []
+        if isinstance(node, ast.BoolOp):
+            inner = node.values
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            inner = [node.operand]
+        return Worded(syntax.written(node), checker.rule(node), tuple(map(part, inner)))
+
+    return part(syntax.root)
+
+
 class _Checker:
     def __init__(self, syntax: Syntax, vocabulary: Vocabulary) -> None:
         self.calls = Calls(syntax, vocabulary)

@@ -58,8 +58,8 @@ class Compiler:
         rules: Mapping[str, tree.Rule],
     ) -> None:
         """`dimensions` are the core's, by name; `rules` those of segments, by key, for in_segment()."""
-        self._rfm, self._rules = rfm, rules
-        self._subscriptions, self._tickets = subscriptions, Tickets()
+        self.rfm, self.rules = rfm, rules
+        self.subscriptions, self.tickets = subscriptions, Tickets()
         self._dimensions = dict(dimensions)
         self._cases: dict[str, tuple[Sequence[tuple[str, tree.Rule]], str]] = {}
         self._nodes: dict[Any, Any] = {
@@ -97,7 +97,8 @@ class Compiler:
             found = self._nodes[part] = self._make[type(part)](part)
         return found
 
-    def _measure(self, part: tree.Measure) -> Measure:
+    def measure(self, part: tree.Measure) -> Measure:
+        """Return the node of a measure; a score has one only within a comparison."""
         return cast(Measure, self._node(part))
 
     def _measures(self) -> dict[type, Callable[[Any], Measure]]:
@@ -110,18 +111,18 @@ class Compiler:
             tree.Varied: lambda part: Varied(*self._listed(part)),
             tree.Paid: lambda part: PaidAt(part.which),
             tree.Happened: lambda part: HappenedAt(part.series, part.which),
-            tree.TraitTime: lambda part: TraitMeasure(self._traits(part.name), instant_of),
-            tree.TraitNumber: lambda part: TraitMeasure(self._traits(part.name), number_of),
-            tree.Elapsed: lambda part: (AgeOfDeclared if part.declared else Age)(self._measure(part.since)),
-            tree.Remaining: lambda part: Remaining(self._measure(part.until)),
+            tree.TraitTime: lambda part: TraitMeasure(self.traits(part.name), instant_of),
+            tree.TraitNumber: lambda part: TraitMeasure(self.traits(part.name), number_of),
+            tree.Elapsed: lambda part: (AgeOfDeclared if part.declared else Age)(self.measure(part.since)),
+            tree.Remaining: lambda part: Remaining(self.measure(part.until)),
             tree.Bucket: lambda part: Bucket(part.salt),
-            tree.FirstPaid: lambda part: FirstPaidAt(self._node(tree.Paid("first")), self._subscriptions),
-            tree.SubscriptionTime: lambda part: SubscriptionTime(self._subscriptions, part.which),
-            tree.SubscriptionSum: lambda part: SubscriptionSum(self._subscriptions, part.of, part.times),
-            tree.OpenTickets: lambda part: OpenTickets(self._tickets),
-            tree.TicketCount: lambda part: TicketCount(self._tickets, _COUNTED[part.of], part.length_ms),
+            tree.FirstPaid: lambda part: FirstPaidAt(self._node(tree.Paid("first")), self.subscriptions),
+            tree.SubscriptionTime: lambda part: SubscriptionTime(self.subscriptions, part.which),
+            tree.SubscriptionSum: lambda part: SubscriptionSum(self.subscriptions, part.of, part.times),
+            tree.OpenTickets: lambda part: OpenTickets(self.tickets),
+            tree.TicketCount: lambda part: TicketCount(self.tickets, _COUNTED[part.of], part.length_ms),
             tree.TicketMean: lambda part: TicketMean(
-                self._tickets, _AVERAGED[part.of], part.length_ms, up=part.up
+                self.tickets, _AVERAGED[part.of], part.length_ms, up=part.up
             ),
         }
 
@@ -129,13 +130,13 @@ class Compiler:
         return {
             tree.Compared: self._compared,
             tree.Known: self._known,
-            tree.TraitSet: lambda part: TraitCondition(self._traits(part.name), is_of(part.type)),
+            tree.TraitSet: lambda part: TraitCondition(self.traits(part.name), is_of(part.type)),
             tree.TraitText: self._trait_text,
             tree.TraitTruth: self._trait_truth,
             tree.TraitHolds: self._trait_holds,
             tree.Valued: self._valued,
-            tree.Subscribed: lambda part: Subscribed(self._subscriptions, part.where),
-            tree.Member: lambda part: self.condition(self._rules[part.segment]),
+            tree.Subscribed: lambda part: Subscribed(self.subscriptions, part.where),
+            tree.Member: lambda part: self.condition(self.rules[part.segment]),
             tree.During: lambda part: During(part.from_ms, part.until_ms),
             tree.Always: lambda part: Constant(part.truth),
             tree.Opposite: lambda part: Not(self.condition(part.rule)),
@@ -146,16 +147,16 @@ class Compiler:
     def _compared(self, part: tree.Compared) -> Condition:
         if isinstance(part.measure, tree.Score):
             # Who never bought has no scores: nothing compared with one is true.
-            rfm = self._rfm
+            rfm = self.rfm
             scores = {"r": rfm.recency, "f": rfm.frequency, "m": rfm.monetary}
             compared = Compare(scores[part.measure.letter], part.operator, part.threshold)
             return And(rfm.paid, compared)
-        return Compare(self._measure(part.measure), part.operator, part.threshold)
+        return Compare(self.measure(part.measure), part.operator, part.threshold)
 
     def _known(self, part: tree.Known) -> Condition:
         if isinstance(part.measure, tree.Score):
-            return self._rfm.paid
-        return Compare(self._measure(part.measure), ">=", MISSING + 1)
+            return self.rfm.paid
+        return Compare(self.measure(part.measure), ">=", MISSING + 1)
 
     def _valued(self, part: tree.Valued) -> Condition:
         choice, values = self.choice(part.dimension)
@@ -178,7 +179,8 @@ class Compiler:
             self._nodes[key] = Listed(window)
         return window, self._nodes[key]
 
-    def _traits(self, name: str) -> Traits:
+    def traits(self, name: str) -> Traits:
+        """Return the node that reads a trait."""
         key = ("trait", name)
         if key not in self._nodes:
             self._nodes[key] = Traits(name)
@@ -187,15 +189,15 @@ class Compiler:
     def _trait_text(self, part: tree.TraitText) -> Condition:
         texts, other = frozenset(part.texts), part.other
         return TraitCondition(
-            self._traits(part.name), lambda value: isinstance(value, str) and (value in texts) != other
+            self.traits(part.name), lambda value: isinstance(value, str) and (value in texts) != other
         )
 
     def _trait_truth(self, part: tree.TraitTruth) -> Condition:
         # `is`, because 1 == True while a trait of 1 is a number.
-        return TraitCondition(self._traits(part.name), lambda value: value is part.truth)
+        return TraitCondition(self.traits(part.name), lambda value: value is part.truth)
 
     def _trait_holds(self, part: tree.TraitHolds) -> Condition:
         held = is_of("set")
         return TraitCondition(
-            self._traits(part.name), lambda value: held(value) and part.text in cast(tuple[str, ...], value)
+            self.traits(part.name), lambda value: held(value) and part.text in cast(tuple[str, ...], value)
         )

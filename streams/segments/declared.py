@@ -14,7 +14,7 @@ from streams.segments.document import Entry
 from streams.segments.functions import FUNCTIONS, NAMES, TRAIT_TYPES, WORDS
 from streams.segments.literals import WINDOW_MAX_MS, Vocabulary, epoch_ms
 from streams.segments.rules import Case, CustomDimension, Segment
-from streams.segments.syntax import DURATIONS_MS, Refused
+from streams.segments.syntax import DURATIONS_MS, Refused, one_line
 
 SECTIONS = ("traits", "events", "segments", "dimensions")
 COUNT_MAX = 250
@@ -153,7 +153,7 @@ class _Sections:
             entry.problem_at(refused.at, refused.problem)
             return None
         self._reads[owner] = self._reads.get(owner, frozenset()) | checked.reads
-        return " ".join(text.split()), checked
+        return one_line(text), checked
 
     def _segment(self, key: str, parts: Mapping[str, Entry]) -> Segment | None:
         details = _details(parts)

@@ -92,6 +92,8 @@ class Evaluator:
     delays: tuple[Delay, ...]
     """How memberships follow their rules. An Outcome holds what the rules say, for both: what comes of it
     depends on what was held before, and settle() tells."""
+    compiler: Compiler
+    """Where the node of any part of a rule is found."""
     series: tuple[Series, ...]
     """What is kept for the definition beside orders and refunds."""
     reads_traits: bool
@@ -108,7 +110,7 @@ class Evaluator:
         stages = lifecycle.build(definition.lifecycle, rfm, subscriptions)
         core: dict[str, Dimension] = {"rfm": (rfm.segment, rfm.values), "lifecycle": (stages, VALUES)}
         rules = {segment.key: segment.rule for segment in definition.segments}
-        compiler = Compiler(rfm, subscriptions, core, rules)
+        self.compiler = compiler = Compiler(rfm, subscriptions, core, rules)
         for custom in definition.dimensions:
             compiler.declare(custom.key, [(case.value, case.rule) for case in custom.cases], custom.otherwise)
         names = (*core, *(custom.key for custom in definition.dimensions))

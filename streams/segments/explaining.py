@@ -1,43 +1,32 @@
 """Why a customer has a value: the compiled nodes of a definition, asked one by one about one customer.
 
-Nothing here is on the way of an event. A node is described by its type: whoever adds a node adds an
-entry to one of the tables below, and a test holds that none is missing.
+Nothing here is on the way of an event, and nothing here judges: whether a clause holds, until when, and by
+what figure is what the node says that judges everybody. Rules are told in the words they were written in.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
-
-from streams.customers.facts import NEVER_MS
-from streams.segments.choices import FirstMatch, Lookup
-from streams.segments.conditions import And, Compare, HasPaid, Not, Or, Returned
+from streams.segments import tree
+from streams.segments.checking import Worded, worded
+from streams.segments.clauses import CLAUSES_MAX, Clause, instant, shortened
+from streams.segments.core_clauses import CoreClauses
 from streams.segments.currencies import EXPONENTS
-from streams.segments.definition import DAY_MS, Definition
+from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.segments.measures import MISSING, Age, Bands, Count, Net, PaidAt, Sum
-from streams.segments.stages import Stages
+from streams.segments.figures import Figures
+from streams.segments.following import Course, Stored, waits
+from streams.segments.literals import Vocabulary
+from streams.segments.rules import CustomDimension, Segment
+from streams.segments.stages import VALUES
 from streams.segments.view import FAR_MS, Table, View
 from streams.segments.widened import Widened
 
-Unit = Literal["count", "money", "span"]
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """One part of a rule, what became of it, and the parts it is made of."""
-
-    text: str
-    """With the figures it was judged by."""
-    holds: bool
-    until_ms: int | None = None
-    """The next instant at which time alone could change it; None: never."""
-    parts: tuple[Clause, ...] = ()
+STEPS_MAX = 64
+"""Deadlines of one dimension followed when looking for what comes next; most change nothing that is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +37,11 @@ class Explanation:
     value: str | None
     clauses: tuple[Clause, ...]
     """What was asked, in order, up to and including what decided."""
+    shadow: bool = False
+    """It is computed and counted, and nobody is told."""
+    more: int = 0
+    """Clauses left out because there are too many to be read."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,193 +54,201 @@ class Coming:
     after: str | None
 
 
-STEPS_MAX = 64
-"""Deadlines followed when looking for what comes next; most change a score only."""
+@dataclass(slots=True)
+class _Asking:
+    """What is remembered while one dimension of one customer is explained."""
 
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """What a measure is called, and what it counts in."""
-
-    name: str
-    unit: Unit
-
-
-def _window(length_ms: int) -> str:
-    return f"{length_ms / DAY_MS:g}d"
-
-
-MEASURES: Mapping[type, Callable[[Any], Quantity]] = {
-    Count: lambda node: Quantity(f"{node.window.series}({_window(node.window.length_ms)})", "count"),
-    Sum: lambda node: Quantity(
-        f"{'spend' if node.window.series == 'orders' else node.window.series}"
-        f"({_window(node.window.length_ms)})",
-        "money",
-    ),
-    Net: lambda node: Quantity(f"net({_window(node.spend.window.length_ms)})", "money"),
-    PaidAt: lambda node: Quantity(f"the {node.of} order", "span"),
-    Age: lambda node: Quantity(
-        f"time since {MEASURES[type(node.of)](node.of).name if type(node.of) in MEASURES else 'then'}", "span"
-    ),
-}
-"""Measure to what it is called, as a rule would write it where it can."""
+    view: View
+    figures: Figures
+    clauses: int = 0
+    left_out: int = 0
+    segments: set[str] = field(default_factory=set)
+    """Those whose rules were told already: each is told once."""
 
 
 class Explainer:
     """Asks the nodes of one definition."""
 
     def __init__(self, evaluator: Evaluator) -> None:
-        # What only an earlier version knew is explained by nothing.
-        self._evaluator = evaluator = evaluator.inner if isinstance(evaluator, Widened) else evaluator
+        # What only an earlier version knew is explained by nothing; the codes of the others are the same.
+        self.evaluator = evaluator = evaluator.inner if isinstance(evaluator, Widened) else evaluator
         self._definition = evaluator.definition
-        self._clauses: Mapping[type, Callable[[Any, View], Clause]] = {
-            Compare: self._compare,
-            HasPaid: lambda node, view: _clause("has bought", node, view),
-            Returned: lambda node, view: _clause(
-                f"an order within {_window(node.window.length_ms)} after"
-                f" {_window(node.silence_ms)} without one",
-                node,
-                view,
-            ),
-            Not: self._opposite,
-            And: lambda node, view: self._joined("all of", node, view),
-            Or: lambda node, view: self._joined("any of", node, view),
-        }
+        self._vocabulary = vocabulary_of(self._definition)
+        self._worded: dict[str, Worded] = {}
+        self._by_key = {segment.key: segment for segment in self._definition.segments}
+        self._customs = {each.key: each for each in self._definition.dimensions}
+        exclusive = len(evaluator.nodes()) - len(evaluator.segments)
+        self._exclusive = evaluator.dimensions[:exclusive]
+        self._segments = self._definition.computed
+        self._delays = {delay.membership: delay for delay in evaluator.delays}
 
-    def explain(self, table: Table, slot: int, now_ms: int) -> tuple[Explanation, ...]:
-        """Return every dimension of one customer at an instant, with the facts the table shows."""
-        view = self._evaluator.view(table, np.array([slot]), np.array([now_ms]))
-        # The truths of rules, behind all others, have no node of their own.
-        named = zip(self._evaluator.dimensions, self._evaluator.values, self._evaluator.nodes(), strict=False)
-        return tuple(self._dimension(name, values, node, view) for name, values, node in named)
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The names explained by: a segment is called by its key, whoever is told of it."""
+        return (*self._exclusive, *(segment.key for segment in self._segments))
 
-    def coming(self, table: Table, slot: int, now_ms: int) -> tuple[Coming, ...]:
+    def explain(
+        self,
+        table: Table,
+        slot: int,
+        now_ms: int,
+        stored: Stored | None = None,
+        trait_set_ms: Mapping[str, int] | None = None,
+    ) -> tuple[Explanation, ...]:
+        """Return every dimension of one customer at an instant, with the facts the table shows.
+
+        `stored` is what the customer was at that instant or before it, which memberships with a delay
+        follow from; without it they are what their rules say, and that is noted.
+        """
+        course = Course(self.evaluator, table, slot)
+        view = course.view(now_ms)
+        figures = Figures(self.evaluator, view, trait_set_ms or {})
+        found = []
+        for place, (name, node) in enumerate(zip(self.dimensions, self.evaluator.nodes(), strict=True)):
+            asking = _Asking(view, figures)
+            if place < len(self._exclusive):
+                explained = self._choice(name, node, asking)
+            else:
+                segment = self._segments[place - len(self._exclusive)]
+                explained = self._segment(segment, node, asking)
+                if place in self._delays:
+                    explained = self._delayed(explained, place, course, now_ms, stored)
+            found.append(replace(explained, more=asking.left_out))
+        return tuple(found)
+
+    def coming(
+        self, table: Table, slot: int, now_ms: int, stored: Stored | None = None
+    ) -> tuple[Coming, ...]:
         """Return the next change of each dimension if nothing else happens, soonest first.
 
-        A dimension whose next change lies beyond STEPS_MAX deadlines is left out.
+        A dimension whose next change lies beyond STEPS_MAX of its deadlines is left out, and so is one
+        with a delay when what is `stored` is not given.
         """
-        slots = np.array([slot])
-        outcome = self._evaluator.evaluate(table, slots, np.array([now_ms]))
-        first, found = outcome.value[0], dict[int, Coming]()
-        for _ in range(STEPS_MAX):
-            at_ms = int(outcome.due_ms[0])
-            if at_ms == NEVER_MS:
-                break
-            outcome = self._evaluator.evaluate(table, slots, np.array([at_ms]))
-            for d in np.flatnonzero(outcome.value[0] != first).tolist():
-                if d not in found:
-                    before, after = (self._value(d, int(row[d])) for row in (first, outcome.value[0]))
-                    found[d] = Coming(self._evaluator.dimensions[d], at_ms, before, after)
-        return tuple(found.values())
+        found, course = [], Course(self.evaluator, table, slot)
+        for place, (name, node) in enumerate(zip(self.dimensions, self.evaluator.nodes(), strict=True)):
+            delay = self._delays.get(place)
+            if delay is None:
+                walk = course.walk(node, now_ms)
+            elif stored is None:
+                continue
+            else:
+                steps = course.follow(delay, node, stored, now_ms)
+                walk = ((max(step.at_ms, now_ms), int(step.membership.code[0])) for step in steps)
+            before = None
+            for _, (at_ms, code) in zip(range(STEPS_MAX + 1), walk, strict=False):
+                if before is None or at_ms == now_ms:
+                    before = code
+                elif code != before:
+                    found.append(Coming(name, at_ms, self._value(place, before), self._value(place, code)))
+                    break
+        return tuple(sorted(found, key=lambda coming: coming.at_ms))
 
-    def clause(self, node: Any, view: View) -> Clause:
-        """Return what became of a condition; the view holds one customer."""
-        describe = self._clauses.get(type(node))
-        return _clause(type(node).__name__, node, view) if describe is None else describe(node, view)
+    def clause(self, part: Worded, view: View, figures: Figures) -> Clause:
+        """Return what became of an expression."""
+        return self._clause(part, _Asking(view, figures))
 
-    def _value(self, dimension: int, code: int) -> str | None:
-        return self._evaluator.values[dimension][code] if code >= 0 else None
+    # -- dimensions ------------------------------------------------------------------------
 
-    def _dimension(self, name: str, values: tuple[str, ...], node: Any, view: View) -> Explanation:
-        code = int(view.value(node)[0])
-        if not isinstance(node, Lookup | FirstMatch | Stages):
-            # Of a condition, 1 is in and 0 is out.
-            code -= 1
-        return Explanation(name, values[code] if code >= 0 else None, tuple(self._asked(values, node, view)))
+    def _value(self, place: int, code: int) -> str | None:
+        return self.evaluator.values[place][code] if code >= 0 else None
 
-    def _asked(self, values: tuple[str, ...], node: Any, view: View) -> Iterator[Clause]:
-        """Yield what was asked of a choice, up to what decided."""
-        if isinstance(node, Lookup):
-            yield from (
-                self._score(letter, bands, view) for letter, bands in zip("RFM", node.scores, strict=True)
-            )
-            yield Clause(self._cell(node, view), True)
-            return
-        if isinstance(node, Stages):
-            if not len(view.value(node.subscriptions).places):
-                yield from self._asked(values, node.plain, view)
-                return
-            stage = values[int(view.value(node)[0])]
-            yield Clause(f"{stage}: by its subscriptions", True, _until(node, view))
-            return
-        if not isinstance(node, FirstMatch):
-            yield self.clause(node, view)
-            return
-        for condition, code in node.cases:
-            clause = self.clause(condition, view)
-            yield Clause(f"{values[code]}: {clause.text}", clause.holds, clause.until_ms, clause.parts)
+    def _choice(self, name: str, node: Any, asking: _Asking) -> Explanation:
+        value = self._value(self.evaluator.dimensions.index(name), int(asking.view.value(node)[0]))
+        custom = self._customs.get(name)
+        if custom is None:
+            core = CoreClauses(self.evaluator, asking.view, asking.figures)
+            return Explanation(name, value, tuple(core.of(node)))
+        return Explanation(name, value, tuple(self._cases(custom, asking)))
+
+    def _cases(self, custom: CustomDimension, asking: _Asking) -> Iterator[Clause]:
+        """Yield the rules of a dimension up to the first that holds."""
+        for case in custom.cases:
+            clause = self._clause(self._words(case.when), asking)
+            yield replace(clause, text=f"{case.value}, {clause.text}")
             if clause.holds:
                 return
-        if isinstance(node.otherwise, int):
-            if node.otherwise >= 0:
-                yield Clause(f"{values[node.otherwise]}: whoever is left", True)
-        else:
-            yield from self._asked(values, node.otherwise, view)
+        yield Clause(f"{custom.otherwise}, whoever is left", True)
 
-    def _score(self, letter: str, bands: Bands, view: View) -> Clause:
-        """Say where a measure lies between the edges of a score."""
-        quantity, value = self._measured(bands.measure, view)
-        shown = self._shown(value, quantity.unit)
-        place = bisect_right(bands.edges, value)
-        low, high = (
-            self._shown(bands.edges[edge], quantity.unit) if 0 <= edge < len(bands.edges) else None
-            for edge in (place - 1, place)
-        )
-        between = f"at least {low}" if high is None else f"under {high}"
-        if low is not None and high is not None:
-            between = f"at least {low} and {between}"
-        score = int(view.value(bands)[0])
-        return Clause(f"{letter} {score}: {quantity.name} is {shown}, {between}", True, _until(bands, view))
+    def _segment(self, segment: Segment, node: Any, asking: _Asking) -> Explanation:
+        value = segment.key if asking.view.value(node)[0] else None
+        asking.segments.add(segment.key)
+        found = tuple(self._of_rule(segment, asking))
+        return Explanation(segment.key, value, found, segment.state == "shadow")
 
-    def _cell(self, node: Lookup, view: View) -> str:
-        r, f, m = (int(view.value(score)[0]) for score in node.scores)
-        column = next(c for c, sums in self._definition.grid.columns if f + m in sums)
-        return f"F + M = {f + m} is column FM{column} of the grid, cell R{r} FM{column}"
+    def _of_rule(self, segment: Segment, asking: _Asking) -> Iterator[Clause]:
+        """Yield the validity of a segment, if it has one, and its rule."""
+        if segment.valid_from_ms is not None or segment.valid_until_ms is not None:
+            bounds = [
+                f"{word} {instant(at_ms)}"
+                for word, at_ms in (("from", segment.valid_from_ms), ("until", segment.valid_until_ms))
+                if at_ms is not None
+            ]
+            during = tree.During(segment.valid_from_ms, segment.valid_until_ms)
+            yield self._judged(f"valid {' '.join(bounds)}", during, asking.view)
+        yield self._clause(self._words(segment.when), asking)
 
-    def _compare(self, node: Compare, view: View) -> Clause:
-        quantity, value = self._measured(node.measure, view)
-        threshold = self._shown(node.threshold, quantity.unit)
-        shown = "never" if value == MISSING else self._shown(value, quantity.unit)
-        return _clause(f"{quantity.name} {node.operator} {threshold} (it is {shown})", node, view)
+    def _delayed(
+        self, explained: Explanation, place: int, course: Course, now_ms: int, stored: Stored | None
+    ) -> Explanation:
+        """Say what a membership that follows its rule with a delay is, and what it waits for."""
+        segment, delay = self._segments[place - len(self._exclusive)], self._delays[place]
+        if stored is None or stored.at_ms > now_ms:
+            note = "its delays are left out: what was waited for then is not kept"
+            return replace(explained, notes=(*explained.notes, note))
+        node = self.evaluator.nodes()[place]
+        now = next(course.follow(delay, node, stored, now_ms))
+        value = self._value(place, int(now.membership.code[0]))
+        told = (*explained.clauses, *waits(segment, delay, now, now_ms))
+        return replace(explained, value=value, clauses=told)
 
-    def _opposite(self, node: Not, view: View) -> Clause:
-        inner = self.clause(node.condition, view)
-        return _clause(f"not: {inner.text}", node, view, inner.parts)
+    # -- expressions -----------------------------------------------------------------------
 
-    def _joined(self, word: str, node: And | Or, view: View) -> Clause:
-        return _clause(word, node, view, tuple(self.clause(part, view) for part in node.conditions))
+    def _words(self, when: str) -> Worded:
+        found = self._worded.get(when)
+        if found is None:
+            found = self._worded[when] = worded(when, self._vocabulary)
+        return found
 
-    def _measured(self, measure: Any, view: View) -> tuple[Quantity, int]:
-        """Return what a measure is called and its value; a score is a measure too."""
-        value = int(view.value(measure)[0])
-        if isinstance(measure, Bands):
-            inner = MEASURES[type(measure.measure)](measure.measure)
-            return Quantity(f"the score of {inner.name}", "count"), value
-        describe = MEASURES.get(type(measure))
-        return (Quantity(type(measure).__name__, "count") if describe is None else describe(measure)), value
+    def _judged(self, text: str, rule: tree.Rule, view: View) -> Clause:
+        node = self.evaluator.compiler.condition(rule)
+        until_ms = FAR_MS if node.timeless else int(view.due(node)[0])
+        return Clause(text, bool(view.value(node)[0]), None, until_ms if until_ms < FAR_MS else None)
 
-    def _shown(self, value: int, unit: Unit) -> str:
-        return shown(value, unit, self._definition)
+    def _clause(self, part: Worded, asking: _Asking) -> Clause:
+        """Return what became of a part of an expression, and of its own parts."""
+        asking.clauses += 1
+        clause = self._judged(part.text, part.rule, asking.view)
+        inner = part.parts
+        if len(inner) == 1 and not inner[0].parts:
+            # `not` before one question: the figure says as much as a clause of its own would.
+            part, inner = inner[0], ()
+        if inner:
+            if asking.clauses + len(inner) > CLAUSES_MAX:
+                asking.left_out += len(inner)
+                return replace(clause, text=shortened(clause.text))
+            asking.clauses += len(inner) - 1
+            parts = tuple(self._clause(each, asking) for each in inner)
+            return replace(clause, text=shortened(clause.text), parts=parts)
+        if isinstance(part.rule, tree.Member):
+            return replace(clause, parts=tuple(self._asked(part.rule.segment, asking)))
+        shown = asking.figures.of(part.rule)
+        return replace(clause, figure=shown.figure, facts=shown.facts, facts_more=shown.more)
+
+    def _asked(self, key: str, asking: _Asking) -> Iterator[Clause]:
+        """Yield the rule of a segment that another one asks for, the first time it does."""
+        if key in asking.segments or asking.clauses >= CLAUSES_MAX:
+            asking.left_out += key not in asking.segments
+            return
+        asking.segments.add(key)
+        yield from self._of_rule(self._by_key[key], asking)
 
 
-def shown(value: int, unit: Unit, definition: Definition) -> str:
-    """Return a measured number as people write it."""
-    if unit == "money":
-        exponent = EXPONENTS[definition.reporting_currency]
-        return f"{Decimal(value).scaleb(-exponent):,.{exponent}f} {definition.reporting_currency}"
-    if unit == "span":
-        days, rest = divmod(value, DAY_MS)
-        hours = rest / 3_600_000
-        return f"{days}d" if not rest else f"{days}d {hours:.1f}h"
-    return f"{value:,}"
-
-
-def _clause(text: str, node: Any, view: View, parts: tuple[Clause, ...] = ()) -> Clause:
-    return Clause(text, bool(view.value(node)[0]), _until(node, view), parts)
-
-
-def _until(node: Any, view: View) -> int | None:
-    if getattr(node, "timeless", False):
-        return None
-    due = int(view.due(node)[0])
-    return due if due < FAR_MS else None
+def vocabulary_of(definition: Definition) -> Vocabulary:
+    """Return what the rules of a definition may speak of; they were checked when it was loaded."""
+    rfm = ("prospect", *definition.grid.names)
+    return Vocabulary(
+        EXPONENTS[definition.reporting_currency],
+        dict(definition.traits),
+        {"rfm": rfm, "lifecycle": VALUES, **{each.key: each.values for each in definition.dimensions}},
+        frozenset(segment.key for segment in definition.segments),
+    )

@@ -126,12 +126,12 @@ class Varied(OverWindow):
 
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0."""
-        owners, _ = self._last_of_each(view)
+        owners, _ = self.last_of_each(view)
         return np.bincount(owners, minlength=len(view.slots)).astype(np.int64)
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Time alone only lowers it: below k when the k-th newest of the values' last entries leaves."""
-        owners, place = self._last_of_each(view)
+        owners, place = self.last_of_each(view)
         due = view.never()
         counts = np.bincount(owners, minlength=len(view.slots))
         ends = counts.cumsum()
@@ -140,7 +140,7 @@ class Varied(OverWindow):
         due[hit] = times.take(place[ends[hit] - floor[hit]], mode="clip") + self.window.length_ms
         return due
 
-    def _last_of_each(self, view: View) -> tuple[Int64s, Int64s]:
+    def last_of_each(self, view: View) -> tuple[Int64s, Int64s]:
         """Return, by customer and then time, the last entry of each value: (customer, arena index)."""
         entries = view.value(self._listed)
         owners = entries.who.repeat(entries.counts)

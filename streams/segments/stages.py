@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,6 +33,11 @@ class Situation:
     frequency: int
 
     @property
+    def active(self) -> list[Subscription]:
+        """The subscriptions that are active now."""
+        return [each for each in self.subscriptions if each.active]
+
+    @property
     def gap_ms(self) -> int:
         """How long ago the last payment was; 0 for one dated ahead."""
         return max(0, self.now_ms - self.paid_ms[-1])
@@ -45,23 +50,23 @@ class Situation:
 
 def stage(situation: Situation, constants: Lifecycle) -> str:
     """Return one of VALUES: the first rule that holds."""
-    active = [each for each in situation.subscriptions if each.active]
-    if not situation.paid_ms:
-        return "lead"
+    return next(value for value, holds in judged(situation, constants) if holds)
+
+
+def judged(situation: Situation, constants: Lifecycle) -> Iterator[tuple[str, bool]]:
+    """Yield VALUES in order, each with whether its rule holds; none behind the first that does is asked."""
+    active = situation.active
+    yield "lead", not situation.paid_ms
     end_ms = situation.standing.last_end_ms
     ended = end_ms is not None and situation.paid_ms[-1] <= end_ms
-    if not active and (ended or situation.gap_ms >= constants.churned_ms):
-        return "churned"
-    if _returned(situation, constants, bool(active)):
-        return "reactivated"
-    if not active and situation.gap_ms >= constants.at_risk_ms:
-        return "at_risk"
-    if any(each.payment_failed or each.cancellation_scheduled for each in active):
-        return "at_risk"
-    if situation.tenure_ms < constants.recent_ms:
-        return "new"
+    yield "churned", not active and (ended or situation.gap_ms >= constants.churned_ms)
+    yield "reactivated", _returned(situation, constants, bool(active))
+    silent = not active and situation.gap_ms >= constants.at_risk_ms
+    yield "at_risk", silent or any(each.payment_failed or each.cancellation_scheduled for each in active)
+    yield "new", situation.tenure_ms < constants.recent_ms
     loyal = situation.recency >= constants.loyal_recency and situation.frequency >= constants.loyal_frequency
-    return "loyal" if loyal and situation.tenure_ms >= constants.loyal_tenure_ms else "active"
+    yield "loyal", loyal and situation.tenure_ms >= constants.loyal_tenure_ms
+    yield "active", True
 
 
 def _returned(situation: Situation, constants: Lifecycle, active: bool) -> bool:
@@ -98,7 +103,7 @@ class Stages:
         constants: Lifecycle,
     ) -> None:
         self.plain, self.subscriptions = plain, subscriptions
-        self._rfm, self._constants = rfm, constants
+        self._rfm, self.constants = rfm, constants
 
     def windows(self) -> Iterable[Window]:
         """Return the windows of the rules."""
@@ -111,7 +116,7 @@ class Stages:
         if not len(found.places):
             return codes
         codes = codes.copy()
-        stages = [stage(each, self._constants) for each in self._situations(view, found)]
+        stages = [stage(each, self.constants) for each in self._situations(view, found)]
         codes[found.places] = [VALUES.index(each) for each in stages]
         return codes
 
@@ -126,13 +131,18 @@ class Stages:
         due = due.copy()
         due[found.places] = [
             min(
-                (at for at in candidates(each, self._constants) if at > each.now_ms),
+                (at for at in candidates(each, self.constants) if at > each.now_ms),
                 default=FAR_MS,
             )
             for each in self._situations(view, found)
         ]
         due[found.places] = np.minimum(due[found.places], np.minimum(scored, found.next_stop_ms))
         return due
+
+    def situation(self, view: View) -> Situation | None:
+        """Return that of the only customer in a view; None for one who is judged by orders alone."""
+        found: Settled = view.value(self.subscriptions)
+        return self._situations(view, found)[0] if len(found.places) else None
 
     def _situations(self, view: View, found: Settled) -> list[Situation]:
         places = found.places

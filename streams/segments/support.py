@@ -65,18 +65,18 @@ class _Windowed:
     def __init__(
         self, tickets: Tickets, entries: Callable[[Ticket], Iterator[Entry]], length_ms: int
     ) -> None:
-        self._tickets, self._entries, self._length_ms = tickets, entries, length_ms
+        self._tickets, self.entries, self.length_ms = tickets, entries, length_ms
 
     def windows(self) -> Iterable[Window]:
         """Return none: tickets are no run."""
         return ()
 
-    def _inside(self, view: View) -> Iterator[tuple[int, list[Entry]]]:
+    def inside(self, view: View) -> Iterator[tuple[int, list[Entry]]]:
         """Yield who has entries in the window, by place, and those entries in the order of their times."""
         held: Held = view.value(self._tickets)
         for place, tickets in zip(held.places.tolist(), held.tickets, strict=True):
-            after_ms = int(view.now_ms[place]) - self._length_ms
-            found = sorted(e for ticket in tickets for e in self._entries(ticket) if e[0] > after_ms)
+            after_ms = int(view.now_ms[place]) - self.length_ms
+            found = sorted(e for ticket in tickets for e in self.entries(ticket) if e[0] > after_ms)
             if found:
                 yield place, found
 
@@ -89,17 +89,17 @@ class TicketCount(_Windowed):
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] >= 0."""
         count = np.zeros(len(view.slots), np.int64)
-        for place, entries in self._inside(view):
+        for place, entries in self.inside(view):
             count[place] = len(entries)
         return count
 
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Below k when the k-th newest entry leaves."""
         due = view.never()
-        for place, entries in self._inside(view):
+        for place, entries in self.inside(view):
             least = int(floor[place])
             if 0 < least <= len(entries):
-                due[place] = entries[-least][0] + self._length_ms
+                due[place] = entries[-least][0] + self.length_ms
         return due
 
 
@@ -117,7 +117,7 @@ class TicketMean(_Windowed):
     def evaluate(self, view: View) -> Int64s:
         """Return int64[n] in the unit of the values."""
         mean = np.full(len(view.slots), MISSING)
-        for place, entries in self._inside(view):
+        for place, entries in self.inside(view):
             total = sum(value for _, value in entries)
             mean[place] = -(-total // len(entries)) if self._up else total // len(entries)
         return mean
@@ -125,8 +125,8 @@ class TicketMean(_Windowed):
     def leaves(self, view: View, floor: Int64s, ceiling: Int64s) -> Int64s:
         """Any entry that leaves can move a mean either way."""
         due = np.full(len(view.slots), FAR_MS)
-        for place, entries in self._inside(view):
-            due[place] = entries[0][0] + self._length_ms
+        for place, entries in self.inside(view):
+            due[place] = entries[0][0] + self.length_ms
         return due
 
 

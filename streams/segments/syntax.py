@@ -106,6 +106,14 @@ def parse(text: str) -> Syntax:
     return Syntax(text, tree.body, tuple(wheres), joined)
 
 
+def one_line(text: str) -> str:
+    """Return an expression with one blank for every stretch of them; texts in quotes stay as they are.
+
+    Raises Refused for what no token begins with.
+    """
+    return "".join(" " if match.lastgroup == "space" else match[0] for match in _scan(text)).strip()
+
+
 def _refuse_syntax(text: str, at: int) -> NoReturn:
     found = _TOKEN.match(text, at)
     while found is not None and found.lastgroup == "space":

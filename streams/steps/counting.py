@@ -35,12 +35,12 @@ def count_facts(tally: Tally, counts: Counter[str], results: Mapping[int, int]) 
                 tally.events[TYPE_NAMES[Kind(kind)], name] += count
 
 
-def count_too_old(tally: Tally, counts: Counter[str], kinds: UInt8s) -> None:
-    """Count events too old to make a customer; `kinds` is uint8[n]."""
-    counts["too_old"] += len(kinds)
+def count_dropped(tally: Tally, counts: Counter[str], kinds: UInt8s, result: str) -> None:
+    """Count events that reached no customer: too old to make one, or erased; `kinds` is uint8[n]."""
+    counts[result] += len(kinds)
     for kind, count in enumerate(np.bincount(kinds).tolist()):
         if count:
-            tally.events[TYPE_NAMES[Kind(kind)], "too_old"] += count
+            tally.events[TYPE_NAMES[Kind(kind)], result] += count
 
 
 def count_moves(

@@ -12,18 +12,18 @@ from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
 from streams.steps.epochs import rebuild_id
+from streams.steps.erasing import Erasing
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
 from streams.steps.moves import Cause, Moves
-from streams.steps.partition_state import PartitionState
 from streams.steps.plan import Piece, next_piece
 from streams.steps.resending import members
 from streams.steps.room import smaller
 from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import Ticks, sweep_ticks
-from streams.steps.work import Work
+from streams.steps.work import ERASED, Work
 
 
-class PartitionEngine(PartitionState):
+class PartitionEngine(Erasing):
     """The state of one partition and what a step does to it: pure CPU, no I/O, never awaits.
 
     Any error leaves the state undefined: the owner drops it and restores. `app` names the
@@ -56,6 +56,7 @@ class PartitionEngine(PartitionState):
             keep_ms=self._keep_ms,
             aside=self._aside,
             series=self._series,
+            forgetting=self.table,
         )
         if self.quiet:
             work.hush()
@@ -68,10 +69,13 @@ class PartitionEngine(PartitionState):
         """Apply one bounded piece; False when pending work must be taken before there is room."""
         if work.done:
             return True
-        piece = self._next_piece(work, due_slots := self._due(work))
-        if piece is None:
+        if work.erases_next:
+            if not self._erase(work):
+                return False
+        elif (piece := self._next_piece(work, due_slots := self._due(work))) is not None:
+            self._apply(work, piece, due_slots)
+        else:
             return False
-        self._apply(work, piece, due_slots)
         done = work.records_done()
         while work.dead < len(work.dead_letters) and work.dead_records[work.dead] < done:
             self._add_dead(work.dead_letters[work.dead])
@@ -86,13 +90,17 @@ class PartitionEngine(PartitionState):
             self._applied = work.chunk.end_offset
             for offset in [o for o in self._aside if o < self._applied]:
                 del self._aside[offset]
+            if len(work.erasures):
+                # Whoever is erased is in no chunk that is still held either.
+                self.table.forget_chunk()
+                self._room.forget_chunk()
         elif done:
             self._applied = records[done - 1].offset + 1
         return True
 
     def _due(self, work: Work) -> Int64s:
-        """Whose deadline comes by the last tick of the work; looked up once for each piece."""
-        times = work.ticks.time_ms
+        """Whose deadline comes by the last tick before the next erasure; looked up once for each piece."""
+        times = work.ticks.time_ms[: work.tick_limit]
         return self.table.customers_due(int(times[-1])) if work.tick < len(times) else times[:0]
 
     def _next_piece(self, work: Work, due_slots: Int64s) -> Piece | None:
@@ -117,12 +125,14 @@ class PartitionEngine(PartitionState):
         """Run one piece of a chunk: its facts, its ticks, and who of `due_slots` is due at them."""
         rows = np.arange(work.row, piece.row_end)
         known = work.slots[rows] >= 0
-        # Of the strangers, those that are no dead letters are too old: they change nothing, so
-        # they make no customer either.
+        # Of the strangers, those that are no dead letters are erased or too old: they change nothing,
+        # so they make no customer either.
         strangers = rows[~known]
+        if len(erased := strangers[work.slots[strangers] == ERASED]):
+            counting.count_dropped(self._tally, self.counts, work.facts.kind[erased], "erased")
         too_old = strangers[work.facts.occurred_at_ms[strangers] < work.fold_line_ms[strangers]]
         if len(too_old):
-            counting.count_too_old(self._tally, self.counts, work.facts.kind[too_old])
+            counting.count_dropped(self._tally, self.counts, work.facts.kind[too_old], "too_old")
             self._refuse_before(int(work.fold_line_ms[too_old].max()))
         rows = rows[known]
         if self.quiet:

@@ -32,7 +32,9 @@ class Cause(IntEnum):
     LATE_REFUND = 6
     RULE_CHANGED = 7
     """Not an event: the values stored are those of an earlier definition, whatever else happened."""
-    RESENT = 8
+    ERASURE = 8
+    """Comes before all others, and is never pending: whoever is erased leaves at once."""
+    RESENT = 9
     """No change at all: what is held already, sent again. Why it came to hold was said then."""
 
 
@@ -45,11 +47,12 @@ LABELS = (
     "refund",
     "refund",
     "rule_changed",
+    "erasure",
     "unknown",
 )
 """What a change says of each Cause, by its number."""
 
-LATE = (False, False, False, True, True, False, True, True, False)
+LATE = (False, False, False, True, True, False, True, True, False, False)
 """Whether a Cause has no instant of its own: its change is effective at the step's clock."""
 
 

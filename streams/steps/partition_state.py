@@ -14,6 +14,7 @@ import numpy as np
 from clock import Clock
 from errors import DefinitionBehind, StateCorrupt, TopicMismatch
 from schemas.markers import Marker
+from streams.customers.erasures import Markers
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow, Rebuilt
 from streams.customers.rows import Restorer
 from streams.customers.table import CustomerTable
@@ -81,6 +82,7 @@ class PartitionState:
         """Forget everything; rows of an epoch follow; where there are none, its replay begins if `quiet`."""
         self.quiet, self._told = quiet or self._replays, Told()
         self._rebuilt = Rebuilt(live=False) if self.quiet else None
+        self._told_position: PartitionRow | None = None
         # The row of the epoch that is left with the pending transaction; the changes of a rebuild that ends.
         self._left: PartitionRow | None = None
         self._ended: int | None = None
@@ -131,6 +133,9 @@ class PartitionState:
                     f"partition {self.partition}: {len(rows)} customer rows but no partition row;"
                     " the customers topic was changed from outside: rebuild it"
                 )
+            if self._told_position is not None:
+                # Under one key, what is hashed means the same in both epochs.
+                self._use_table(self._told_position.fact_key, self.complete_since_ms)
             return None
         row = PartitionRow.decode(stored)
         if row.superseded_by is not None:
@@ -155,13 +160,21 @@ class PartitionState:
             restorer.add(key, value)
         restorer.finish(mixed=row.converting is not None)
         if row.rebuilt is not None and row.rebuilt.live:
-            self._untold = self._told.lay_over(self.table, self._told_position.definition_version)
+            assert self._told_position is not None, "told before the restore is finished"
+            version = self._told_position.definition_version
+            self._untold = self._told.lay_over(self.table, version, row.fact_key)
         self._conversion.restored(row, self.table)
         self._resending.stored(row.resent)
         self._use(self._conversion.evaluator)
         self._measure()
         self._applied = self._taken = row.source_offset
         return row.source_offset
+
+    def recall_erasure(self, key: bytes, value: bytes | None) -> None:
+        """Take over the marker of an erasure whose event the log may have lost, before the replay."""
+        marker = Markers(self._fact_key)
+        marker.restore(key, value)
+        self.table.erasures.merge(marker)
 
     def start_at(self, offset: int) -> None:
         """Begin a fresh partition at `offset`, the beginning of its log."""
@@ -264,6 +277,7 @@ class PartitionState:
         The clock stays or goes forward, numbers go on. Raises StateCorrupt when the replay is ahead.
         """
         left = self._told_position
+        assert left is not None, "told before the restore was finished"
         if self._applied != left.source_offset:
             raise StateCorrupt(
                 f"partition {self.partition}: rebuilt up to offset {self._applied}, while what was told"
@@ -272,7 +286,7 @@ class PartitionState:
         self.clock_ms, self.seq = max(self.clock_ms, left.clock_ms), left.seq
         self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
         self._resending.stored(left.resent)
-        self._untold = self._told.lay_over(self.table, left.definition_version)
+        self._untold = self._told.lay_over(self.table, left.definition_version, left.fact_key)
         self._conversion.take_over(self.table, left, self.clock_ms, f"partition {self.partition}")
         self._use(self._conversion.evaluator)
         self._measure()
@@ -301,6 +315,8 @@ class PartitionState:
             self._rebuilt = replace(self._rebuilt, changes=changes_made)
         rows.append((PARTITION_ROW_KEY, self._row().encode()))
         changes, memberships = self._writer.take(self.table, epoch=self.epoch)
+        if self.quiet:
+            memberships = []
         self._spend("rows", began)
         transaction = Transaction(
             self._applied,

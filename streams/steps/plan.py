@@ -1,4 +1,4 @@
-"""How much of a chunk fits into the transaction that is being filled."""
+"""How much of a chunk fits into the transaction that is being filled: up to the next erasure at most."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def next_piece(work: Work, due_slots: Int64s, due_ms: Int64s, *, room: int, fres
     `due_ms` when, one each; `fresh`: nothing is pending, so waiting for more room would be
     waiting for ever.
     """
-    row, rows, tick, ticks = work.row, len(work.facts), work.tick, work.ticks
-    everything = Piece(rows, len(ticks))
+    row, rows, tick, ticks = work.row, work.row_limit, work.tick, work.ticks
+    everything = Piece(rows, work.tick_limit)
     if rows - row + len(due_slots) <= room:
         return everything
-    left = len(ticks) - tick
+    left = work.tick_limit - tick
     customers, seen = _customers_by_tick(work, due_slots, due_ms)
     if customers[-1] <= room:
         return everything
@@ -49,8 +49,11 @@ def next_piece(work: Work, due_slots: Int64s, due_ms: Int64s, *, room: int, fres
     fitting = int(np.searchsorted(customers[:left], room, "right"))
     if fitting == left:
         # Facts after the last tick only make their customers pending.
-        done_row, spent = (int(ticks.row[-1]), int(customers[left - 1])) if left else (row, 0)
-        return Piece(done_row + _rows_of_few(work.slots[done_row:], seen, room - spent), len(ticks))
+        done_row, spent = row, 0
+        if left:
+            done_row, spent = int(ticks.row[tick + left - 1]), int(customers[left - 1])
+        fitting_rows = _rows_of_few(work.slots[done_row:rows], seen, room - spent)
+        return Piece(done_row + fitting_rows, work.tick_limit)
     if fitting:
         return Piece(int(ticks.row[tick + fitting - 1]), tick + fitting)
     before = int(ticks.row[tick])
@@ -64,11 +67,11 @@ def _customers_by_tick(work: Work, due_slots: Int64s, due_ms: Int64s) -> tuple[I
 
     The former has one entry more, for the facts after the last tick; the latter is without them.
     """
-    left = len(work.ticks) - work.tick
-    slots = work.slots[work.row :]
+    left, rows = work.tick_limit - work.tick, slice(work.row, work.row_limit)
+    slots = work.slots[rows]
     known = slots >= 0
-    ticks = (work.tick_of_row[work.row :] - work.tick)[known]
-    due_ticks = np.searchsorted(work.ticks.time_ms[work.tick :], due_ms)
+    ticks = (work.tick_of_row[rows] - work.tick)[known]
+    due_ticks = np.searchsorted(work.ticks.time_ms[work.tick : work.tick_limit], due_ms)
     # Customer and tick as one number: sorted, the first of each customer is the first that concerns it.
     pairs = np.concatenate((slots[known], due_slots)) * (left + 1) + np.concatenate((ticks, due_ticks))
     pairs.sort()

@@ -211,6 +211,10 @@ class Room:
         rows_bytes, changes_bytes = self._each(slots, work)
         return rows_bytes + changes_bytes
 
+    def forget_chunk(self) -> None:
+        """Let go of the chunk looked at last."""
+        self._wordy = None
+
     def membership_bytes(self, ids: int, account: int = ACCOUNT_BYTES_MAX) -> int:
         """Return no less than one membership takes, for a customer id of so many bytes."""
         return 2 * ids + account + self._membership_bytes
@@ -345,15 +349,6 @@ def _words_before(work: Work) -> Int64s:
         value = work.chunk.records[int(facts.position[row])].value or b""
         before[row + 1] += ESCAPED * len(value) + CHANGE_NAMES_BYTES
     return before.cumsum()
-
-
-def _entries_of(work: Work, rows: Int64s) -> Int64s:
-    """Return int64[n]: the records that what series keep of each fact takes, beside that of the fact."""
-    entries = work.facts.entries
-    if not len(entries):
-        return np.zeros(len(rows), np.int64)
-    # Each entry is on record, and what all lines of an order said once more.
-    return 2 * (entries.row.searchsorted(rows, "right") - entries.row.searchsorted(rows))
 
 
 def _hits(runs: Runs, slots: Int64s, spans: tuple[int, ...], clock_ms: int, until_ms: int) -> Int64s:

@@ -45,6 +45,9 @@ class ChangeWriter:
         # The customers that changed, in the order they first did; by slot, whether they are in there.
         self._changed: list[Int64s] = []
         self._is_changed = np.zeros(0, np.bool_)
+        # Who was erased, by id, and the slots they had.
+        self._erased: list[bytes] = []
+        self._vacated: list[int] = []
         self.clear()
 
     def clear(self) -> None:
@@ -53,6 +56,7 @@ class ChangeWriter:
         for slots in self._changed:
             self._is_changed[slots] = False
         self._changed.clear()
+        self._erased, self._vacated = [], []
         # The deadline as of each pending change, which are numbered without a gap from the first on.
         self._expires_at_ms: list[Int64s] = []
         self._first_seq = 0
@@ -173,21 +177,31 @@ class ChangeWriter:
             + ACCOUNT_BYTES_MAX * sum(1 for row in at if moves.account_id[row])
         )
 
+    def forget(self, slot: int, identity: bytes) -> None:
+        """Owe a customer that is erased a tombstone instead of a membership."""
+        self._erased.append(identity)
+        self._vacated.append(slot)
+        self.pending_bytes += len(identity)
+
     def _told(self, value: Int16s) -> Int16s:
         """Return int16[n, dimensions] without the values nobody is told of."""
         return value if self._all_shown else np.where(self._shown, value, np.int16(-1))
 
     def take(self, table: CustomerTable, *, epoch: int) -> tuple[list[tuple[bytes, bytes]], list[Row]]:
-        """Return the pending changes and one membership per customer that changed; clear both.
+        """Return the pending changes and one membership per customer that changed or was erased; clear both.
 
         `expires_at` in a membership is as of the customer's latest change, so that it does
         not depend on where transactions happen to end.
         """
         changes = self._changes
-        if not self._changed:
+        # First, for who comes back has a membership after that.
+        tombstones: list[Row] = [(identity, None) for identity in self._erased]
+        slots: Int64s = np.concatenate(self._changed) if self._changed else np.zeros(0, np.int64)
+        if self._vacated:
+            slots = slots[~np.isin(slots, self._vacated)]
+        if not len(slots):
             self.clear()
-            return changes, []
-        slots: Int64s = np.concatenate(self._changed)
+            return changes, tombstones
         value_seq = table.value_seq[slots]
         # A customer's latest change is the latest of those that set its values.
         latest_seq = value_seq.max(axis=1)
@@ -208,4 +222,4 @@ class ChangeWriter:
             definition_version=self._definition.version,
         )
         self.clear()
-        return changes, list(zip(ids, encoded, strict=True))
+        return changes, tombstones + list(zip(ids, encoded, strict=True))

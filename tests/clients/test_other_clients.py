@@ -36,6 +36,7 @@ OWN_FIELDS: dict[str, dict[str, Any]] = {
     "PlanChanged": {"subscription_id": "s1", "change": "started", "mrr_minor": 1250, "currency": "GBP"},
     "TicketChanged": {"ticket_id": "t1", "change": "opened", "author": "customer"},
     "Activity": {"name": "export", "properties": {"rows": 3, "format": "csv"}},
+    "Erased": {},
 }
 """What each type of event has beside the common fields."""
 
@@ -177,11 +178,11 @@ async def test_events_of_another_client_are_as_good_as_the_sdks(
         work = read_as_a_worker_does(partition, consumed_records)
         assert [letter.error_class for letter in work.dead_letters] == []
         assert {partition_of(key, PARTITIONS) for key in work.facts.customer} == {partition}
-        customers = list(work.facts.customer)
+        customers = [*work.facts.customer, *work.erasures.customer]
         assert len(customers) == len(consumed_records)
         assert {record.key for record in consumed_records} ^ set(customers) == set()
         assert (work.slots >= 0).all()
-        read.update(work.event_ids)
+        read.update(work.event_ids, work.erasures.event_id)
     assert read ^ {f"e{number}".encode() for number in range(KEYS)} == set()
 
 

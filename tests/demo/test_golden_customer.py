@@ -70,7 +70,7 @@ async def test_the_great_purchase_and_its_cancellation_move_the_customer_twice(
                 await follower.follow()
             await follower.catch_up()
         changes = await _changes(kafka, prefix)
-        actual = await pipeline_standings(kafka, prefix, PARTITIONS, definition, LAST_MS)
+        actual = await pipeline_standings(kafka, prefix, PARTITIONS, LAST_MS)
 
     told = [
         (c["dimension"], c["from"], c["to"], c["cause"], c["effective_at"])

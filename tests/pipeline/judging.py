@@ -39,7 +39,10 @@ def undisturbed(
 
 
 def assert_chained(changes: Sequence[Change], prefix: str, partition: int) -> None:
-    """Seq counts from 1; every change of a customer's value starts where and when the one before ended."""
+    """Seq counts from 1; every change of a customer's value starts where and when the one before ended.
+
+    Only who is erased leaves a value for none, and whoever comes then begins anew.
+    """
     assert [change["seq"] for change in changes] == list(range(1, len(changes) + 1))
     assert [c["event_id"] for c in changes] == [f"{prefix}/1/{partition}/{c['seq']}" for c in changes]
     last: dict[tuple[str, str], Change] = {}
@@ -48,10 +51,14 @@ def assert_chained(changes: Sequence[Change], prefix: str, partition: int) -> No
         if before is None:
             assert (change["change"], change["from"], change["previous_since"]) == ("entered", None, None)
         else:
-            assert change["change"] == "moved" and change["from"] != change["to"]
+            erased = change["cause"] == "erasure"
+            assert (change["change"], change["to"] is None) == ("exited" if erased else "moved", erased)
+            assert change["from"] != change["to"]
             assert (change["from"], change["previous_since"]) == (before["to"], before["effective_at"])
             assert change["effective_at"] >= before["effective_at"]
         last[change["customer_id"], change["dimension"]] = change
+        if change["to"] is None:
+            del last[change["customer_id"], change["dimension"]]
 
 
 def folded(changes: Iterable[Change]) -> dict[str, dict[str, Any]]:
@@ -62,6 +69,10 @@ def folded(changes: Iterable[Change]) -> dict[str, dict[str, Any]]:
         mine["seq"], mine["expires_at"] = change["seq"], change["expires_at"]
         mine["account_id"] = change["account_id"]
         mine["values"][change["dimension"]] = (change["to"], change["effective_at"], change["seq"])
+        if change["to"] is None:
+            del mine["values"][change["dimension"]]
+        if not mine["values"]:
+            del held[change["customer_id"]]
     return held
 
 

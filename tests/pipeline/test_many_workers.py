@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from benchmarks.synthetic import stream
 from streams.app import group_id
 from tests.pipeline.judging import assert_as_undisturbed
-from tests.pipeline.running import Pipeline, Produced
+from tests.pipeline.running import Pipeline, Produced, Worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -26,6 +24,11 @@ SMALL = {"chunk_records_max": 5, "session_timeout_ms": 2_000}
 
 SERVES_OR_ENDS_S = 45.0
 TURNS = 10
+TRICKLE_S = 0.2
+BURST = 300
+"""Records; about a hundred transactions of SMALL, of which a freeze meets one under way."""
+CONTROL_TRIES = 4
+"""A broken rule shows only where a freeze meets a transaction, so a control may need another try."""
 
 
 def replay(events: int) -> list[Produced]:
@@ -33,42 +36,55 @@ def replay(events: int) -> list[Produced]:
     return list(stream(events=events, customers=120, partitions=2, days=500, tick_ms=DAY_MS))
 
 
-@asynccontextmanager
-async def under_load(pipeline: Pipeline, log: list[Produced], seconds: float) -> AsyncIterator[None]:
-    """Write the log bit by bit over about so long; at the end of the block, the rest of it at once."""
-    at, hurry = 0, asyncio.Event()
+class Load:
+    """A log that is written bit by bit for as long as a test wants, and in bursts."""
 
-    async def write() -> None:
-        nonlocal at
-        while at < len(log):
-            step = len(log) if hurry.is_set() else max(1, int(len(log) * 0.2 / seconds))
-            await pipeline.produce(log[at : at + step])
-            at += step
-            await asyncio.sleep(0.1)
+    def __init__(self, pipeline: Pipeline, log: list[Produced], seconds: float) -> None:
+        self._pipeline, self._log, self._at = pipeline, log, 0
+        self._step = max(1, int((len(log) - 2 * BURST) * TRICKLE_S / seconds))
+        self._writing = asyncio.Lock()
 
-    writing = asyncio.create_task(write())
-    try:
-        yield
-        hurry.set()
-        await writing
-    finally:
-        writing.cancel()
-        await asyncio.wait([writing])
+    async def _write(self, records: int) -> None:
+        async with self._writing:
+            start, self._at = self._at, min(self._at + records, len(self._log))
+            await self._pipeline.produce(self._log[start : self._at])
+
+    async def trickle(self) -> None:
+        """Write a little now and then, never what the bursts need."""
+        while True:
+            await self._write(min(self._step, max(0, len(self._log) - 2 * BURST - self._at)))
+            await asyncio.sleep(TRICKLE_S)
+
+    async def freeze_amidst(self, worker: Worker) -> None:
+        """Stop a worker while a burst is before it: some of it is done, the most is not."""
+        before = sum((await self._pipeline.mirrored()).values())
+        await self._write(BURST)
+        await self._pipeline.wait_for(before + 1, worker)
+        worker.send(signal.SIGSTOP)
+
+    async def rest(self) -> None:
+        """Write all that is left."""
+        await self._write(len(self._log))
 
 
 async def disturbed(pipeline: Pipeline, events: int, turns: int, altered: str = "") -> None:
-    """One worker stays and is frozen past its session twice; another joins and leaves so many times."""
+    """One worker stays and is frozen past its session twice; another joins and leaves so many times.
+
+    A frozen worker has work before it, and wakes only when the other has done that.
+    """
     await pipeline.create()
-    async with under_load(pipeline, replay(events), seconds=6 + 4 * turns):
+    load = Load(pipeline, replay(events), seconds=6 + 4 * turns)
+    trickle = asyncio.create_task(load.trickle())
+    try:
         with pipeline.worker(altered, **SMALL) as first:
             await first.said("starts at", times=2)
             for turn in range(turns):
                 with pipeline.worker(altered, **SMALL) as second:
                     await second.said("starts at")
                     if turn in (0, turns - 1):
-                        first.send(signal.SIGSTOP)
+                        await load.freeze_amidst(first)
                         await second.said("starts at", times=3)
-                        await asyncio.sleep(0.5)
+                        await pipeline.wait_until_done(second)
                         first.send(signal.SIGCONT)
                         await first.said("starts at", times=first.log.count("starts at") + 1)
                     await asyncio.sleep(0.3)
@@ -76,7 +92,11 @@ async def disturbed(pipeline: Pipeline, events: int, turns: int, altered: str = 
                         second.kill()
                     else:
                         assert second.end() == 0, second.log
+            await load.rest()
             first.check()
+    finally:
+        trickle.cancel()
+        await asyncio.wait([trickle])
     with pipeline.worker(altered, **SMALL) as last:
         await last.said("starts at", times=2)
         await pipeline.wait_until_done(last)
@@ -92,15 +112,23 @@ async def test_ten_joins_and_leaves_and_two_freezes_leave_no_trace(
     assert await assert_as_undisturbed(pipeline) > 1_000
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("altered", ["trusting", "own-ids"])
 async def test_the_judgement_notices_what_must_not_be(
     kafka: str, prefix: str, tmp_path: Path, altered: str
 ) -> None:
-    """Controls: state trusted over a rebalance, or no fencing of former owners; either shows."""
-    pipeline = Pipeline(kafka, prefix, tmp_path)
-    await disturbed(pipeline, events=1_500, turns=2, altered=altered)
-    with pytest.raises(AssertionError):
-        await assert_as_undisturbed(pipeline)
+    """Controls: state trusted over a rebalance, or no fencing of former owners; either shows.
+
+    In what is written, or already in a worker that cannot go on from it.
+    """
+    for attempt in range(CONTROL_TRIES):
+        pipeline = Pipeline(kafka, f"{prefix}{attempt}", tmp_path)
+        try:
+            await disturbed(pipeline, events=1_500, turns=2, altered=altered)
+            await assert_as_undisturbed(pipeline)
+        except AssertionError:
+            return
+    pytest.fail(f"{CONTROL_TRIES} disturbed runs with {altered} looked undisturbed")
 
 
 async def test_a_rebalance_in_the_middle_of_a_restore(kafka: str, prefix: str, tmp_path: Path) -> None:

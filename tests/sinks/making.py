@@ -30,6 +30,7 @@ def change(
     epoch: int = 1,
     partition: int = 3,
     expires_at: int | None = None,
+    cause: str = "event",
 ) -> dict[str, Any]:
     """A change as it is decoded."""
     return {
@@ -42,7 +43,7 @@ def change(
         "change": "exited" if to is None else "moved" if before else "entered",
         "from": before,
         "to": to,
-        "cause": "event",
+        "cause": cause,
         "effective_at": 1_000 + seq,
         "expires_at": expires_at,
     }
@@ -79,6 +80,10 @@ class Stage(Protocol):
         """(dimension, seq) of every change announced so far, in order."""
         ...
 
+    def mentions(self, customer: str) -> bool:
+        """Whether anything the service holds names a customer."""
+        ...
+
     def interrupt(self) -> None:
         """Make the service answer nothing."""
         ...
@@ -107,6 +112,9 @@ class MemoryStage:
 
     def announced(self) -> list[tuple[str, int]]:
         return [(each["dimension"], each["seq"]) for each in self.sink.announced]
+
+    def mentions(self, customer: str) -> bool:
+        return customer in repr(self.sink.members)
 
     def interrupt(self) -> None:
         self.sink.away = 2.5
@@ -145,6 +153,11 @@ class RedisStage:
                 (message["channel"].removeprefix("shoal:changes:"), json.loads(message["data"])["seq"])
             )
         return found
+
+    def mentions(self, customer: str) -> bool:
+        name = customer.encode()
+        with redis.Redis.from_url(self._server.url) as raw:
+            return any(name in key or name in (raw.dump(key) or b"") for key in raw.scan_iter(count=1000))
 
     def interrupt(self) -> None:
         self._server.freeze()

@@ -59,6 +59,36 @@ async def test_a_customer_who_left_everything_is_gone(stage: Stage) -> None:
     await sink.close()
 
 
+async def test_nothing_of_an_erased_customer_is_held(stage: Stage) -> None:
+    """Gone from values and lists with the exits; who comes back begins anew; repeats bring nobody back."""
+    sink = await begun(stage)
+    life = [change(1, "ada", "new", expires_at=9), change(2, "ada", "vip", dimension="tier", expires_at=9)]
+    exits = [
+        change(3, "ada", None, before="new", cause="erasure"),
+        change(4, "ada", None, before="vip", dimension="tier", cause="erasure"),
+    ]
+    await sink.deliver(batch(*life, *exits))
+    assert stage.held() == stage.listed() == {}
+    assert not stage.mentions("ada")
+    await sink.deliver(batch(*life, *exits))
+    assert stage.held() == {} and not stage.mentions("ada")
+    await sink.deliver(batch(change(5, "ada", "new")))
+    assert stage.held() == stage.listed() == {"ada": {"rfm": "new"}}
+    await sink.close()
+
+
+async def test_a_rebuild_forgets_whom_the_memberships_do_not_know(stage: Stage) -> None:
+    """An erasure whose exits the sink never read: the tombstone is all that says so."""
+    sink = await begun(stage)
+    await sink.deliver(
+        batch(change(1, "ada", "new"), change(2, "ada", "vip", dimension="tier"), change(3, "bob", "new"))
+    )
+    assert await sink.rebuild(3, {"bob": member("bob", 3, rfm="new")}, Watermark(1, 5, 50)) == 1
+    assert stage.held() == stage.listed() == {"bob": {"rfm": "new"}}
+    assert not stage.mentions("ada") and stage.mentions("bob")
+    await sink.close()
+
+
 async def test_a_batch_delivered_again_does_nothing(stage: Stage) -> None:
     """Nor is it announced twice; an offset that was never confirmed stays."""
     sink = await begun(stage)

@@ -9,13 +9,19 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from streams.backtesting import changes_a_day
 from streams.plan_report import as_json, as_text
 from streams.planning import Move, PartitionPlan, Plan, plan_partition, samples
 from streams.segments.loading import default_definition, load
+from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX
+from streams.segments.versions import Versions
 from tests.simulation import SimulatedPartition
+from tests.streams.edited_sections import custom_version, log_of
+from tests.streams.segments.custom import defined, with_sections
 from tests.streams.segments.edits import edited, version
 from tests.streams.steps.streams_of_events import DAY, T0, random_log
 from tests.streams.steps.test_conversion import BOUGHT, edit, extend, held, partition_of, tick, write
+from tests.streams.steps.test_engine import purchase
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
@@ -52,6 +58,154 @@ def test_a_plan_says_what_applying_then_does(seed: int) -> None:
             for dimension, value in told
         }
         assert sizes == dict(told)
+
+
+@given(seed=st.integers(0, 10**9))
+@settings(max_examples=15, phases=PHASES, deadline=None)
+def test_a_plan_of_custom_segments_says_what_applying_then_does(seed: int) -> None:
+    """Rules, delays, shadows, drafts and dimensions come, go and change; subscriptions, tickets, traits and
+    series decide: every change that is emitted was planned, and no other; shadows as their members move."""
+    rng = random.Random(seed)
+    first = custom_version(1, rng)
+    definition = first.definition()
+    partition = SimulatedPartition(definition, versions=Versions([first]))
+    write(partition, log_of(rng, rng.randrange(20, 80), customers=8))
+    partition.run(itertools.repeat(50))
+    assert partition.versions is not None
+    for number in (2, 3):
+        partition.versions.add(custom_version(number, rng))
+        part = planned(partition)
+        assert part.refusal is None, part.refusal
+        before, count = held(partition), len(partition.changes)
+        partition.convert()
+        emitted = [
+            Move(c["customer_id"], c["dimension"], c["from"], c["to"]) for c in partition.changes[count:]
+        ]
+        assert sorted(part.moves, key=str) == sorted(emitted, key=str)
+        after = held(partition)
+        silent = {
+            (name, dimension, value is not None)
+            for name in after
+            for dimension in {*before[name], *after[name]}
+            if dimension.endswith(SHADOW_SUFFIX)
+            and (value := after[name].get(dimension)) != before[name].get(dimension)
+        }
+        assert {(m.customer_id, m.dimension, m.after is not None) for m in part.silent_moves} == silent
+        for values, told in ((before, part.before), (after, part.after)):
+            sizes = {key: sum(mine.get(key[0]) == key[1] for mine in values.values()) for key in told}
+            assert sizes == dict(told)
+            assert not any(dimension.endswith(RULE_SUFFIX) for dimension, _ in told)
+        assert {each for pair in part.shared for each in pair} <= part.after.keys()
+        for (mine, theirs), together in part.shared.items():
+            both = [
+                each.get(mine[0]) == mine[1] and each.get(theirs[0]) == theirs[1] for each in after.values()
+            ]
+            assert together == sum(both)
+        as_text(Plan(number - 1, partition.versions.newest.definition, {0: part}))
+
+
+def test_changes_a_day_follow_the_delays() -> None:
+    """An order every ten days: with a delay on either side, whoever comes and goes does so once or never."""
+    log = [purchase(f"a{day}", T0 + day * DAY, 1_000) for day in (0, 10, 20)]
+    rates = {}
+    for delays in ("", ", dwell_enter: 4d", ", dwell_exit: 8d"):
+        sections_ = f"segments:\n  s: {{when: orders(3d) >= 1{delays}}}\n"
+        partition = SimulatedPartition(defined(sections_))
+        write(partition, [*log, tick(T0 + 30 * DAY)])
+        partition.run(itertools.repeat(50))
+        found, looked_at = changes_a_day(partition.engine)
+        rates[delays] = round(found["s"] * 30)
+        assert looked_at == 1
+    # In on the day of the first order already; later ones bring an entry and an exit each. Three days are
+    # too short to enter again, and whoever leaves eight days later has come again before.
+    assert rates == {"": 5, ", dwell_enter: 4d": 1, ", dwell_exit: 8d": 0}
+
+
+def test_changes_a_day_begin_with_nobody_waiting() -> None:
+    """Who is out on the first day has not just left: no cooldown keeps them from entering."""
+    partition = SimulatedPartition(defined("segments:\n  s: {when: orders(3d) >= 1, cooldown: 25d}\n"))
+    signed_up = {"event_id": "s", "occurred_at": T0 - DAY, "source": "x", "traits": {}}
+    log = [("SignedUp", "c", signed_up), purchase("a", T0 + 5 * DAY, 1_000)]
+    write(partition, [*log, tick(T0 + 30 * DAY)])
+    partition.run(itertools.repeat(50))
+    assert round(changes_a_day(partition.engine)[0]["s"] * 30) == 2
+
+
+def test_changes_a_day_know_what_was_not_so_yet() -> None:
+    """A subscription and a ticket count from their day on; a trait as if it had always been what it is."""
+    fields = {"event_id": "t", "occurred_at": T0 + 20 * DAY, "ticket_id": "t", "change": "opened"}
+    traits = {"event_id": "p", "occurred_at": T0 + 20 * DAY, "traits": {"country": "DE"}}
+    sections_ = (
+        'traits: {country: string}\nsegments:\n  busy: {when: ticket_open}\n  de: {when: country == "DE"}\n'
+    )
+    partition = SimulatedPartition(defined(sections_))
+    log = [purchase("a", T0, 1_000), ("TicketChanged", "c", fields), ("ProfileUpdated", "c", traits)]
+    write(partition, [*log, tick(T0 + 30 * DAY)])
+    partition.run(itertools.repeat(50))
+    found, _ = changes_a_day(partition.engine)
+    assert (round(found["busy"] * 30), round(found["de"] * 30)) == (1, 0)
+
+
+def edited_plan(before: str, after: str) -> Plan:
+    """The plan of an edit of some sections, of customers who have bought."""
+    first, second = (version(number, with_sections(text)) for number, text in ((1, before), (2, after)))
+    partition = SimulatedPartition(first.definition(), versions=Versions([first]))
+    write(partition, BOUGHT)
+    write(partition, [tick(T0 + 60 * DAY)])
+    partition.run(itertools.repeat(50))
+    assert partition.versions is not None
+    partition.versions.add(second)
+    return Plan(1, second.definition(), {0: planned(partition)}, {}, first.definition())
+
+
+def test_a_plan_names_what_is_added_edited_removed_hidden_and_missing() -> None:
+    """By the names in the file; a segment without anybody is told of and warned about."""
+    before = (
+        "segments:\n  stays: {when: orders(5d) > 0}\n"
+        "  goes: {when: orders(5d) > 0}\n  turns: {when: orders(9d) > 0}\n"
+        "  hidden: {when: orders(300d) > 0, state: shadow}\n"
+    )
+    after = (
+        "segments:\n  stays: {when: orders(5d) > 0}\n  turns: {when: orders(8d) > 0, dwell_exit: 2d}\n"
+        "  comes: {when: orders(300d) > 7}\n  hides: {when: orders(300d) > 0, state: shadow}\n"
+        "  waits: {when: orders(3d) > 0, state: draft}\n  hidden: {when: orders(300d) > 0, state: shadow}\n"
+    )
+    plan = edited_plan(before, after)
+    text = as_text(plan)
+    for line in (
+        "added: comes, hides, waits",
+        "edited: turns",
+        "removed: goes",
+        "shadow, computed and nobody is told: hidden, hides",
+        "draft, checked only: waits",
+        "the facts that are kept are all it needs",
+        "comes: 0 customers change (0.0%)",
+        "  comes: 0 now, 0 then; 0 enter, 0 leave",
+        "warning: comes=comes: only 0 members (0.00%)",
+        "hides (shadow): 40 customers change (100.0%)",
+        "note: changes a day: delays are followed from 30 days ago on, as if nobody waited then",
+    ):
+        assert line in text, text
+    assert "stays:" not in text and "waits:" not in text and "hidden (shadow):" not in text
+    assert not any("shadow" in sentence for sentence in plan.to_confirm())
+    declared = as_json(plan)["declared"]
+    assert declared == {
+        "added": ["comes", "hides", "waits"],
+        "edited": ["turns"],
+        "removed": ["goes"],
+        "shadow": ["hidden", "hides"],
+        "draft": ["waits"],
+    }
+
+
+def test_a_plan_names_every_series_whose_facts_are_missing() -> None:
+    """What was not asked for before was not kept: each is named, with what to run."""
+    after = 'segments:\n  a: {when: \'count("login", 5d) > 0 or count("export", 5d) > 0\'}\n'
+    plan = edited_plan("segments:\n  b: {when: orders(5d) > 0}\n", after)
+    (refusal,) = plan.refusals
+    assert 'the series activity "login", which is not kept so far' in refusal
+    assert 'the series activity "export", which is not kept so far' in refusal
+    assert "run `shoal rebuild FILE`" in refusal and plan.moves == []
 
 
 def test_a_plan_tells_overlaps_and_how_often_values_would_have_changed() -> None:

@@ -33,6 +33,7 @@ class EventType(Enum):
     PLAN_CHANGED = "plan_changed.v1.avsc"
     TICKET_CHANGED = "ticket_changed.v1.avsc"
     ACTIVITY = "activity.v1.avsc"
+    ERASED = "erased.v1.avsc"
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,6 +262,26 @@ class Events(ABC, Generic[Sent]):
         record["properties"] = {} if properties is None else arguments.property_values(properties)
         return self._send(EventType.ACTIVITY, record)
 
+    def erase(
+        self,
+        customer_id: str,
+        *,
+        occurred_at: datetime | None = None,
+        event_id: str | None = None,
+        context: Context | None = None,
+        account_id: str | None = None,
+    ) -> Sent:
+        """Forget a customer: everything Shoal keeps of them, and every event up to `occurred_at`.
+
+        What happens later is a new customer's. One erasure of a customer at one instant, one event: pass
+        `occurred_at`, and a second call is a retry. Events that were accepted and not delivered yet are
+        delivered, and dropped on arrival.
+        """
+        record = self._common(
+            customer_id, occurred_at, event_id, context, account_id, ("erased", ""), dated=True
+        )
+        return self._send(EventType.ERASED, record)
+
     def _common(
         self,
         customer_id: str,

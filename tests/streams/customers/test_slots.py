@@ -80,3 +80,48 @@ def test_two_ids_of_one_length_and_one_hash_differ_in_their_bytes() -> None:
     slots._hash = NoHash(b"")
     assert slots.find_or_add(Strings.from_list([b"aa", b"bb", b"aa"])).tolist() == [0, 1, 0]
     assert slots.find(Strings.from_list([b"bb", b"cc"])).tolist() == [1, -1]
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(st.tuples(IDS, st.sets(st.integers(0, 20))), max_size=6), st.sampled_from((0, 3, (1 << 64) - 1))
+)
+def test_who_is_removed_is_gone_and_everybody_else_is_found(
+    turns: list[tuple[list[bytes], set[int]]], mask: int
+) -> None:
+    """Whatever ids shared a hash or a search; numbers come back only after a release, to ids as long."""
+
+    class WeakHash(KeyedHash):
+        def hash_words(self, words: Words) -> UInt64s:
+            return super().hash_words(words) & np.uint64(mask)
+
+    slots = Slots()
+    slots._hash = WeakHash(b"key")
+    held: dict[bytes, int] = {}
+    for batch, gone in turns:
+        given_out = set(held.values())
+        found = slots.find_or_add(Strings.from_list(batch)).tolist()
+        for identity, slot in zip(batch, found, strict=True):
+            assert held.setdefault(identity, slot) == slot
+        assert len(set(held.values())) == len(held) and given_out <= set(held.values())
+        for identity in [name for at, name in enumerate(sorted(held)) if at in gone]:
+            slots.remove(held.pop(identity))
+            assert slots.find(Strings.from_list([identity])).tolist() == [-1]
+        assert slots.held == len(held)
+        assert slots.find(Strings.from_list(held)).tolist() == list(held.values())
+        assert slots.ids_of(np.array(list(held.values()), np.int64)) == list(held)
+        slots.release()
+    slots._hold(4 * SLOTS_MIN)
+    assert slots.find(Strings.from_list(held)).tolist() == list(held.values())
+
+
+def test_a_number_is_given_out_again_after_a_release_and_the_id_is_overwritten() -> None:
+    """To the next id of as many words; one that is longer gets a number of its own."""
+    slots = Slots()
+    assert slots.find_or_add(Strings.from_list([b"first-id", b"second-i"])).tolist() == [0, 1]
+    slots.remove(0)
+    assert b"first-id" not in slots._words.tobytes() and b"second-i" in slots._words.tobytes()
+    assert slots.find_or_add(Strings.from_list([b"third-id"])).tolist() == [2]
+    slots.release()
+    assert slots.find_or_add(Strings.from_list([b"an id of two words", b"fourth-i"])).tolist() == [3, 0]
+    assert (len(slots), slots.held) == (4, 4)

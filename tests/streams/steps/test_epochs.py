@@ -43,6 +43,17 @@ def with_activities(rng: random.Random, log: list[Entry]) -> list[Entry]:
     return out
 
 
+def with_erasures(rng: random.Random, log: list[Entry]) -> list[Entry]:
+    """The log, with customers who ask to be forgotten, some of them twice, or late."""
+    out: list[Entry] = []
+    for number, entry in enumerate(log):
+        out.append(entry)
+        if entry[0] != "Tick" and rng.random() < 0.05:
+            at = entry[2]["occurred_at"] - rng.choice((0, 0, 86_400_000))
+            out.append(("Erased", entry[1], {"event_id": f"z{number}", "occurred_at": at}))
+    return out
+
+
 def partition_of(log: list[Entry], text: str = TEXT, **options: Any) -> SimulatedPartition:
     """A partition under version 1, whose log holds these entries."""
     definition = load(text, "test").numbered(1)
@@ -119,9 +130,11 @@ def test_the_difference_of_two_fresh_computations_is_what_is_told(seed: int) -> 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_crashes_at_any_point_lose_and_double_nothing(seed: int) -> None:
-    """Of the replay, of the taking over, of slices, with events all the while."""
+    """Of the replay, of the taking over, of slices, with events and erasures all the while."""
     rng = random.Random(100 + seed)
     log = with_activities(rng, random_log(rng, 300, customers=12))
+    if seed % 2:
+        log = with_erasures(rng, log)
     partition = partition_of(log[:200], bounds=Bounds(rows_max=rng.choice((1, 3, 50))))
     partition.run(itertools.repeat(17))
     text = edited(rng) + ADDED
@@ -209,8 +222,10 @@ def _due(partition: SimulatedPartition) -> dict[bytes, int]:
 
 DELAYED = """
 segments:
-  kept: {name: Kept, description: As before, owner: a, when: orders(60d) >= 1, dwell_enter: 20d, cooldown: 90d}
-  edited: {name: Edited, description: Other, owner: a, when: orders(90d) >= FLOOR, dwell_enter: 10d, dwell_exit: 30d}
+  kept:
+    {name: Kept, description: Same, owner: a, when: orders(60d) >= 1, dwell_enter: 20d, cooldown: 90d}
+  edited:
+    {name: Edited, description: Other, owner: a, when: orders(90d) >= FLOOR, dwell_enter: 10d, dwell_exit: 30d}
 """
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.customers.facts import Facts, Int64s, Strings
+from streams.customers.facts import Erasures, Facts, Int64s, Strings
 from streams.kafka.seam import Chunk
 from streams.steps.plan import Piece, next_piece
 from streams.steps.ticks import Ticks
@@ -23,7 +23,7 @@ def work_of(slots: list[int], tick_rows: list[int], row: int = 0, tick: int = 0)
     ticks = Ticks(rows, times, rows)
     return Work(
         Chunk(0, (), 0, 0), facts, (), np.array(slots, np.int64), tick_of_row, none, ticks, (), none[:0],
-        row=row, tick=tick,
+        Erasures.none(), none[:0], none[:0], row=row, tick=tick,
     )  # fmt: skip
 
 

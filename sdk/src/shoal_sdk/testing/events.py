@@ -19,7 +19,12 @@ from shoal_sdk.money import Money
 
 TYPES = {event_type.name.lower(): event_type for event_type in EventType}
 """The names of the events, as in `Event.type` and `Drop.event_type`."""
-METHODS = {"identify": "profile_updated", "ticket": "ticket_changed", "track": "activity"}
+METHODS = {
+    "identify": "profile_updated",
+    "ticket": "ticket_changed",
+    "track": "activity",
+    "erase": "erased",
+}
 """Methods whose event has a name of its own; either name may be asked for."""
 
 _PREFIX_BYTES = 10
