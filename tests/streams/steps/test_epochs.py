@@ -225,7 +225,7 @@ segments:
   kept:
     {name: Kept, description: Same, owner: a, when: orders(60d) >= 1, dwell_enter: 20d, cooldown: 90d}
   edited:
-    {name: Edited, description: Other, owner: a, when: orders(90d) >= FLOOR, dwell_enter: 10d, dwell_exit: 30d}
+    {name: Edited, description: No, owner: a, when: orders(90d) >= FLOOR, dwell_enter: 10d, dwell_exit: 30d}
 """
 
 
@@ -296,3 +296,81 @@ def _sweep(partition: SimulatedPartition, now_ms: int) -> None:
     while not partition.engine.sweep(now_ms):
         partition.commit()
     partition.commit()
+
+
+def _of_one_late_stranger(windows: tuple[str, str]) -> SimulatedPartition:
+    """Somebody whose only purchase came 250 days late, under one window and then rebuilt under another."""
+    first, then = (TEXT.replace("window: 365d", f"window: {window}") for window in windows)
+    start = 1_700_000_000_000
+    day = 86_400_000
+    order = {"event_id": "e1", "order_id": "o1", "amount_minor": 90_000, "currency": "GBP"}
+    log: list[Entry] = [
+        ("Purchased", "ada", {**order, "occurred_at": start}),
+        ("Tick", "", {"at": start}),
+        ("Purchased", "late", {**order, "occurred_at": start - 250 * day}),
+        ("Tick", "", {"at": start + day}),
+    ]
+    partition = partition_of(log, first)
+    partition.run(itertools.repeat(9))
+    claim = claim_of(then, 2, 2)
+    partition.rebuild(claim, until=len(log))
+    publish(partition, claim)
+    partition.convert()
+    return partition
+
+
+def test_whom_only_the_replay_knows_enters() -> None:
+    """Too old to make a customer under a short window, but not under a long one: it enters now."""
+    partition = _of_one_late_stranger(("200d", "365d"))
+    late = [c for c in partition.changes if c["customer_id"] == "late"]
+    assert [(c["dimension"], c["change"], c["cause"], c["origin"]) for c in late] == [
+        ("rfm", "entered", "rule_changed", "reconcile"),
+        ("lifecycle", "entered", "rule_changed", "reconcile"),
+    ]
+    assert held(partition)["late"]["rfm"] == "lost" and set(partition.values()) == {"ada", "late"}
+    before = held(partition)
+    partition.crash()
+    assert held(partition) == before
+
+
+def test_whom_the_replay_does_not_know_is_told_as_nobody_who_ever_bought() -> None:
+    """Known under a long window, too old for a short one: not forgotten, for subscribers hold it."""
+    partition = _of_one_late_stranger(("365d", "200d"))
+    late = [c for c in partition.changes if c["customer_id"] == "late"]
+    assert [(c["dimension"], c["change"], c["to"]) for c in late[2:]] == [
+        ("rfm", "moved", "prospect"),
+        ("lifecycle", "moved", "lead"),
+    ]
+    assert held(partition)["late"] == partition.values()["late"] == {"rfm": "prospect", "lifecycle": "lead"}
+    before = held(partition)
+    partition.crash()
+    assert held(partition) == before and not partition.engine.converting
+
+
+def test_what_makes_somebody_pending_outlives_the_taking_over() -> None:
+    """Whom no tick has seen yet the next one judges, for the reason it became pending, crash or not."""
+    for crashes in (False, True):
+        rng = random.Random(1)
+        log = random_log(rng, 60)[:-1]
+        at = max(fields.get("occurred_at", fields.get("at")) for _, _, fields in log) + 1
+        order = {"order_id": "o1", "amount_minor": 90_000, "currency": "GBP"}
+        log += [
+            ("Tick", "", {"at": at}),
+            ("Purchased", "late", {**order, "event_id": "first", "occurred_at": at - 40_000_000}),
+            ("SignedUp", "late", {"event_id": "then", "occurred_at": at + 5}),
+        ]
+        partition = partition_of(log)
+        partition.run(itertools.repeat(9))
+        claim = claim_of(TEXT + ADDED, 2, 2)
+        partition.rebuild(claim, until=40)
+        publish(partition, claim)
+        partition.convert()
+        assert not partition.engine.converting
+        if crashes:
+            partition.crash()
+        write(partition, [("Tick", "", {"at": at + 10})])
+        partition.run(itertools.repeat(9))
+        entered = [c for c in partition.changes if c["customer_id"] == "late"]
+        assert {(c["cause"], c["cause_event_id"], c["origin"]) for c in entered} == {
+            ("late_event", "first", "live"),
+        }
