@@ -66,10 +66,12 @@ def test_a_series_that_was_dropped_takes_none_of_its_facts_back(restarts: bool) 
     assert taken_on(partition, file_of(s=LOGINS)) is None
     if restarts:
         partition.crash()
-    logged_in(partition, 5.5)
-    logged_in(partition, 5.6, "export")
-    partition.tick(T0 + 6 * DAY)
+    for day in (9.5, 9.6):
+        logged_in(partition, day)
+        logged_in(partition, day, "export")
+    partition.tick(T0 + 11 * DAY)
     partition.run(itertools.repeat(50))
+    # By these two alone: they are read as what they are, whatever lies beside them in memory.
     assert partition.values()["ann"].get("s") == "s"
     assert not any("export" in name for name in partition.engine.complete_since_ms)
     refusal = taken_on(partition, file_of(s=LOGINS, t=EXPORTS))
