@@ -110,10 +110,11 @@ def test_another_currency_is_refused() -> None:
 
 
 def test_a_rate_holds_for_what_is_read_from_then_on() -> None:
-    """An edit of a rate moves nobody, and the next order in that currency is worth what it says."""
-    partition = going(TEXT)
-    rated = TEXT.replace("EUR: 0.86", "EUR: 0.50")
-    assert rated != TEXT
+    """An edit of a rate moves nobody, and the next order and its lines are worth what it says."""
+    text = file_of(s={"when": "orders(30d where unit_price_minor > 800) >= 1"})
+    partition = going(text)
+    rated = text.replace("EUR: 0.86", "EUR: 0.50")
+    assert rated != text
     assert taken_on(partition, rated) is None
     partition.event(
         "Purchased",
@@ -124,9 +125,11 @@ def test_a_rate_holds_for_what_is_read_from_then_on() -> None:
             "occurred_at": T0 + 6 * DAY,
             "amount_minor": 1_000,
             "currency": "EUR",
+            "items": [{"sku": "x", "quantity": 1, "unit_price_minor": 1_000}],
         },
     )
     partition.tick(T0 + 7 * DAY)
     partition.run(itertools.repeat(50))
     _, paid, _ = partition.engine.table.lifetime(np.array([0]))
     assert paid.tolist() == [1_500]
+    assert "s" not in partition.values()["ann"]
