@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import segments_case
 from benchmarks.machine import provenance
-from benchmarks.many_segments import definition_text, log
+from benchmarks.many_segments import definition_text, edited_text, log
 from benchmarks.process_cpu import ROOT
 from benchmarks.segments_report import sections
 
@@ -41,7 +41,8 @@ def written(folder: Path, customers: int, events: int, partitions: int) -> None:
 
 def measured(tree: Path, definition: Path, folder: Path) -> dict[str, Any]:
     """Run one case with the code of `tree`; return its figures."""
-    command = [sys.executable, segments_case.__file__, str(definition), str(folder), "rows"]
+    edited = definition.with_suffix(".edited")
+    command = [sys.executable, segments_case.__file__, str(definition), str(edited), str(folder), "rows"]
     env = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str]) -> None:
             for count in options.segments:
                 definition = folder / f"{count}.yaml"
                 definition.write_text(definition_text(count), "utf-8")
+                definition.with_suffix(".edited").write_text(edited_text(count), "utf-8")
                 for tree, path in trees.items():
                     figures = measured(Path(path), definition, folder)
                     case = {"segments": count, "tree": tree}
