@@ -29,11 +29,12 @@ RESULTS = ROOT / "benchmarks/results/segments.json"
 DAYS = 90
 
 
-def written(folder: Path, customers: int, events: int, partitions: int) -> None:
-    """Write the log of every partition into a folder."""
+def written(folder: Path, customers: int, events: int, partitions: int, measured: int) -> None:
+    """Write the logs of the first partitions into a folder."""
     by_partition: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
     for partition, key, value in log(customers=customers, events=events, partitions=partitions, days=DAYS):
-        by_partition[partition].append((key, value))
+        if partition < measured:
+            by_partition[partition].append((key, value))
     for partition, records in by_partition.items():
         (folder / f"{partition}.log").write_bytes(pickle.dumps(records))
     (folder / "partitions").write_text(str(partitions))
@@ -57,12 +58,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--partitions", type=int, default=8, help="run one after another")
+    parser.add_argument("--measured", type=int, help="so many of the partitions (all)")
     parser.add_argument("--events", type=int, help="(2.25 for each customer)")
     parser.add_argument("--segments", type=int, nargs="+", default=[0, 20, 200])
     parser.add_argument("--tree", action="append", default=[], metavar="NAME=PATH", help="measured beside")
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     events = options.events or options.customers * 9 // 4
+    count = options.measured or options.partitions
     trees = {**dict(each.split("=", 1) for each in options.tree), "now": str(ROOT)}
     found: dict[str, Any] = {"provenance": provenance(), "runs": []}
     found["provenance"]["command"] = "python -m benchmarks.segments " + " ".join(arguments)
@@ -70,19 +73,20 @@ def main(arguments: Sequence[str]) -> None:
         "customers": options.customers,
         "events": events,
         "partitions": options.partitions,
+        "measured": count,
         "days": DAYS,
     }
     with tempfile.TemporaryDirectory(prefix="shoal-segments-") as name:
         folder = Path(name)
-        written(folder, options.customers, events, options.partitions)
+        written(folder, options.customers, events, options.partitions, count)
         for number in range(1, options.rounds + 1):
-            for count in options.segments:
-                definition = folder / f"{count}.yaml"
-                definition.write_text(definition_text(count), "utf-8")
-                definition.with_suffix(".edited").write_text(edited_text(count), "utf-8")
+            for segments in options.segments:
+                definition = folder / f"{segments}.yaml"
+                definition.write_text(definition_text(segments), "utf-8")
+                definition.with_suffix(".edited").write_text(edited_text(segments), "utf-8")
                 for tree, path in trees.items():
                     figures = measured(Path(path), definition, folder)
-                    case = {"segments": count, "tree": tree}
+                    case = {"segments": segments, "tree": tree}
                     found["runs"].append({"round": number, "case": case, "figures": figures})
                     print(number, case, json.dumps(figures), flush=True)
                     found["provenance"]["load_at_end"] = list(os.getloadavg())

@@ -64,7 +64,7 @@ class PartitionPlan:
 def plan_partition(engine: PartitionEngine) -> PartitionPlan:
     """Convert a restored partition to the newest of its versions; the engine is worth nothing afterwards."""
     table = engine.table
-    plan = PartitionPlan(engine.clock_ms, table.count, 0, before=_sizes(engine))
+    plan = PartitionPlan(engine.clock_ms, table.customers, 0, before=_sizes(engine))
     hidden = _shadowed(engine)
     while engine.converting:
         if not engine.convert():
