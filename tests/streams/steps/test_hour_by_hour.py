@@ -306,7 +306,7 @@ class Comparison:
             self.count += self.specs[number].asked
 
     def check_causes(self, by: dict[str, int]) -> None:
-        """Since the last look, a changed rule made the changes where a version changed, and only there."""
+        """Changes since the last look are by a changed rule where a version changed, and only there."""
         changes = self.partition.changes
         for change in changes[self.looked_at :]:
             name, number = change["customer_id"], by[change["customer_id"]]
