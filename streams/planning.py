@@ -98,10 +98,10 @@ def _shown(engine: PartitionEngine) -> list[int]:
 
 def _sizes(engine: PartitionEngine) -> Counter[Value]:
     table, sizes = engine.table, Counter[Value]()
+    members = table.held.members(table.count, table.values)
     for at in _shown(engine):
         dimension, values = table.dimensions[at], table.values[at]
-        held = np.bincount(table.value[: table.count, at] + 1, minlength=len(values) + 1)
-        sizes.update({(dimension, value): int(n) for value, n in zip(values, held[1:], strict=True)})
+        sizes.update({(dimension, value): n for value, n in zip(values, members[at], strict=True)})
     return sizes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from streams.customers.facts import Int64s
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
@@ -19,6 +20,9 @@ from streams.steps.room import smaller
 from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import Ticks, sweep_ticks
 from streams.steps.work import ERASED, Work
+
+_LESS_MIN, _LESS_MAX = 1 / 32, 0.8
+"""What is tried of a piece that does not fit: as much as would, if its bytes were spread evenly."""
 
 
 class PartitionEngine(Erasing):
@@ -108,10 +112,12 @@ class PartitionEngine(Erasing):
         bytes_left = self.bounds.bytes_max - self._pending_bytes()
         while (
             piece is not None
-            and self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left) > bytes_left
+            and (size := self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left))
+            > bytes_left
         ):
             # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
-            less = smaller(work, piece) if fresh else None
+            share = min(_LESS_MAX, max(_LESS_MIN, 0.9 * bytes_left / size))
+            less = smaller(work, piece, share) if fresh else None
             if less is None:
                 return piece if fresh else None
             piece = less
@@ -155,7 +161,7 @@ class PartitionEngine(Erasing):
 
     def _fitting(self, slots: Int64s, work: Work) -> int:
         """How many of the first of some customers can be evaluated once within this transaction."""
-        taken = np.cumsum(self._room.sweep_bytes(slots, work))
+        taken = np.cumsum(self._room.sweep_bytes(slots, work, self.clock_ms))
         fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
         return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(slots)))
 
@@ -187,6 +193,8 @@ class PartitionEngine(Erasing):
             converts=converts,
         )
         moves = rounds.run()
+        unseen = rows[tick_of_row == len(tick_ms)]
+        self._flips.wait(work.facts, unseen, work.slots[unseen])
         if any(count and code % RESULTS == Result.TOO_OLD for code, count in rounds.results.items()):
             self._refuse_before(int(work.fold_line_ms[rows].max()))
         if len(tick_ms) and moves_clock:
@@ -260,6 +268,7 @@ class PartitionEngine(Erasing):
             self._resend(work)
             return True
         if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
+            self.table.pending_flips[:] = ANY_FLIPS
             self._take_on()
         slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
         if len(slots):
