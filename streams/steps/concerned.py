@@ -32,10 +32,11 @@ class Concerned:
         edits: Edits,
         *,
         converts: bool,
+        rewrites: bool,
     ) -> None:
         self._table, self._evaluator = table, evaluator
         self._event_ids, self._edits = event_ids, edits
-        self._converts = converts
+        self._converts, self._rewrites = converts, rewrites
 
     def _copy_columns(self, slot: Int64s, first_tick_ms: int) -> None:
         """Take the columns of these customers out of the table."""
@@ -93,7 +94,10 @@ class Concerned:
             self._since_ms[np.ix_(evaluated[self._stale[evaluated]], gone)] = 0
         slot = self._slot[evaluated]
         moved = self._moved_of(evaluated)
-        table.mark_dirty(slot if not self._converts else slot[moved | self._differs(evaluated, slot)])
+        writes = slot
+        if self._converts and not self._rewrites:
+            writes = slot[moved | self._differs(evaluated, slot)]
+        table.mark_dirty(writes)
         table.held.put(slot[moved], self._held.rows(evaluated[moved]))
         table.scores[slot], table.due_ms[slot] = self._scores[evaluated], self._due_ms[evaluated]
         table.evaluated_by[slot] = self._edits.version

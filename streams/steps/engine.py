@@ -12,8 +12,10 @@ from streams.customers.state import ANY_FLIPS
 from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
+from streams.steps.epochs import rebuild_id
 from streams.steps.erasing import Erasing
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
+from streams.steps.moves import Cause, Moves
 from streams.steps.plan import Piece, next_piece
 from streams.steps.resending import members
 from streams.steps.room import smaller
@@ -60,7 +62,9 @@ class PartitionEngine(Erasing):
             series=self._series,
             forgetting=self.table,
         )
-        if self.mode == "wall":
+        if self.quiet:
+            work.hush()
+        elif self.mode == "wall":
             self._tally.age_ms.append(self._wall.now_ms() - work.facts.occurred_at_ms)
         self._spend("decode", began)
         return work
@@ -137,6 +141,9 @@ class PartitionEngine(Erasing):
             counting.count_dropped(self._tally, self.counts, work.facts.kind[too_old], "too_old")
             self._refuse_before(int(work.fold_line_ms[too_old].max()))
         rows = rows[known]
+        if self.quiet:
+            self._record(work, rows, piece.row_end)
+            return
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         whole = True
         if piece.cut_sweep:
@@ -151,6 +158,21 @@ class PartitionEngine(Erasing):
         tick_of_row = work.tick_of_row[rows] - work.tick
         self._run(work, rows, due_slots, tick_ms, tick_of_row, moves_clock=whole)
         work.row, work.tick = piece.row_end, piece.tick_end
+
+    def _record(self, work: Work, rows: Int64s, row_end: int) -> None:
+        """Let facts be known, and the clock be where it was behind them; nobody is evaluated, nobody told.
+
+        What makes customers pending is not kept: that is what made them so when they were told last.
+        """
+        assert work.passed is not None, "hushed when it was begun"
+        results = self.table.apply(work.facts, rows, work.slots[rows], work.fold_line_ms[rows])
+        if (results == Result.TOO_OLD).any():
+            self._refuse_before(int(work.fold_line_ms[rows].max()))
+        work.row = row_end
+        passed = int(np.searchsorted(work.passed.row, row_end, "right"))
+        if passed:
+            self.clock_ms = max(self.clock_ms, int(work.passed.time_ms[passed - 1]))
+            self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
 
     def _first_by_id(self, due_slots: Int64s, work: Work) -> tuple[Int64s, bool]:
         """The first customers by id that fit, and whether these are all: an order no restart can change."""
@@ -191,6 +213,7 @@ class PartitionEngine(Erasing):
             clock_ms=self.clock_ms,
             edits=self._conversion.edits,
             converts=converts,
+            rewrites=self._rebuilt is not None,
         )
         moves = rounds.run()
         unseen = rows[tick_of_row == len(tick_ms)]
@@ -203,9 +226,7 @@ class PartitionEngine(Erasing):
             self._conversion.moved(self.table, self.clock_ms)
         if moves is not None:
             began = time.thread_time_ns()
-            self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
-            counted = moves.take(np.flatnonzero(self._evaluator.counted[moves.dimension]))
-            counting.count_moves(self._tally, counted, self._evaluator.dimensions, live=self.mode == "wall")
+            self._tell(moves)
             self._spend("changes", began)
         for row in sorted(rounds.refused):
             record, kind = work.chunk.records[int(work.facts.position[row])], int(work.facts.kind[row])
@@ -213,6 +234,18 @@ class PartitionEngine(Erasing):
         counting.count_facts(self._tally, self.counts, rounds.results)
         for spent in (self._nanoseconds, self._tally.nanoseconds):
             spent.update(rounds.nanoseconds)
+
+    def _tell(self, moves: Moves) -> None:
+        """Number, encode and count moves; those a rebuild made count as reconcile."""
+        rebuild = None if self._rebuilt is None else rebuild_id(self.epoch)
+        self.seq = self._writer.add(
+            self.table, moves, epoch=self.epoch, last_seq=self.seq, rebuild_id=rebuild
+        )
+        by_rebuild = (moves.cause == Cause.RULE_CHANGED) & (rebuild is not None)
+        counted, live = self._evaluator.counted[moves.dimension], self.mode == "wall"
+        for mine, origin in ((counted & ~by_rebuild, "live"), (counted & by_rebuild, "reconcile")):
+            theirs = moves.take(np.flatnonzero(mine))
+            counting.count_moves(self._tally, theirs, self._evaluator.dimensions, live=live, origin=origin)
 
     # -- deadlines of an idle partition ----------------------------------------------------
 
@@ -267,6 +300,12 @@ class PartitionEngine(Erasing):
         if not conversion.has_work(self.table):
             self._resend(work)
             return True
+        if len(self._untold):
+            # Nobody evaluated them yet, so nothing else would write what makes them pending.
+            fitting = self._fitting(self._untold, work)
+            self.table.mark_dirty(self._untold[:fitting])
+            self._untold = self._untold[fitting:]
+            return True
         if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
             self.table.pending_flips[:] = ANY_FLIPS
             self._take_on()
@@ -276,6 +315,8 @@ class PartitionEngine(Erasing):
             self._run(work, none, slots, at_clock.time_ms, none, moves_clock=True, converts=True)
             self._moved = True
         elif conversion.end(self.table):
+            if self._rebuilt is not None:
+                self._ended, self._rebuilt = self._rebuilt.changes, None
             self._use(conversion.evaluator)
             self._measure()
             self._moved = True

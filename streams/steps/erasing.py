@@ -74,6 +74,8 @@ class Erasing(PartitionState):
 
     def _leave(self, work: Work, slot: int, occurred_ms: int) -> None:
         """Say that a customer left every value it has; shadow ones are left without a word."""
+        if self.quiet:
+            return
         moves = self._exits(slot, work.erasures.event_id[work.erased], self._effective_ms(work, occurred_ms))
         if not len(moves):
             return
