@@ -211,6 +211,30 @@ def test_a_rule_says_nothing_of_what_was_before_it() -> None:
     assert partition.engine._conversion.begun_ms == {}
 
 
+def test_nobody_comes_back_before_the_slice_that_put_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edit is taken on at noon, a slice comes half an hour later, then an order of between them."""
+    monkeypatch.setattr(conversion, "SLICE_CUSTOMERS_MAX", 1)
+    slow = {"when": "orders(9d) >= 1", "cooldown": "1h"}
+    partition = partition_of(file_of(s=slow))
+    for name in ("ann", "bob"):
+        bought(partition, name, 1, 1_000)
+    ticks(partition, 1, 2)
+    assert partition.versions is not None
+    partition.versions.add(version(2, file_of(s=slow | {"when": "orders(9d) >= 2"})))
+    partition.convert(slices=1)
+    partition.tick(T0 + 2 * DAY + HOUR // 2)
+    run(partition)
+    partition.convert()
+    for name in ("ann", "bob"):
+        bought(partition, name, 2 + 0.25 / 24, 1_000)
+    partition.tick(T0 + 2 * DAY + HOUR)
+    run(partition)
+    for name in ("ann", "bob"):
+        mine = [c for c in partition.changes if (c["customer_id"], c["dimension"]) == (name, "s")]
+        assert [c["change"] for c in mine] == ["entered", "exited", "entered"]
+        assert [c["effective_at"] for c in mine] == sorted(c["effective_at"] for c in mine)
+
+
 def test_a_segment_that_becomes_a_dimension_goes_on_under_its_name() -> None:
     """One change from what it was to what it is, under the new kind; and back."""
     tier = "dimensions:\n  s:\n    values:\n      much: orders(9d) >= 1\n    otherwise: little\n"
