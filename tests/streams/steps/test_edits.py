@@ -127,18 +127,29 @@ def test_a_pause_is_forgotten_with_an_edit_and_an_exit_by_it_starts_none() -> No
     ]
 
 
-def test_a_segment_that_was_gone_remembers_no_pause() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_segment_that_was_gone_remembers_no_pause(restarts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left on day 3, the segment removed on day 4, back on day 5: an order on day 6 enters at once."""
     slow = {"when": "orders(2d) >= 1", "cooldown": "30d"}
     partition = partition_of(file_of(s=slow))
-    bought(partition, "ann", 1, 1_000)
+    for name in ("ann", "bob"):
+        bought(partition, name, 1, 1_000)
     ticks(partition, 1, 4)
-    assert apply(partition, file_of()) == []
+    if restarts:
+        monkeypatch.setattr(conversion, "SLICE_CUSTOMERS_MAX", 1)
+        assert partition.versions is not None
+        partition.versions.add(version(2, file_of()))
+        partition.convert(slices=1)
+        partition.crash()
+        partition.convert()
+    else:
+        assert apply(partition, file_of()) == []
     ticks(partition, 4, 5)
     assert apply(partition, file_of(s=slow)) == []
-    bought(partition, "ann", 6, 1_000)
+    for name in ("ann", "bob"):
+        bought(partition, name, 6, 1_000)
     ticks(partition, 6, 7)
-    assert of_s(partition)[2:] == [("entered", "event", 6.0)]
+    assert of_s(partition)[4:] == [("entered", "event", 6.0)] * 2
 
 
 def test_an_edit_that_was_taken_back_before_its_slice_came_is_an_edit_all_the_same() -> None:
