@@ -306,7 +306,7 @@ class Comparison:
             self.count += self.specs[number].asked
 
     def check_causes(self, by: dict[str, int]) -> None:
-        """Changes since the last look are by a changed rule where a customer's version changed, only there."""
+        """Since the last look, a changed rule is the cause where the version changed, and only there."""
         changes = self.partition.changes
         for change in changes[self.looked_at :]:
             name, number = change["customer_id"], by[change["customer_id"]]
