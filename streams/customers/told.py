@@ -19,7 +19,9 @@ from streams.customers.row_format import (
     STAMP_BYTES,
     decode_literals,
 )
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import CustomerTable
+from streams.customers.value_restore import restore_values
 
 _COLUMNS = ("scores", "pending_cause", "due_ms", "pending_at_ms", "evaluated_by")
 """What is taken over of a head row beside values and the pending event's id."""
@@ -79,6 +81,7 @@ class Told:
             slots = table.slots.find_or_add(names.take(chosen))
             for name in _COLUMNS:
                 getattr(table, name)[slots] = head[name][chosen]
+            table.pending_flips[slots] = ANY_FLIPS
             _put_values(table, slots, [rows[at] for at in chosen.tolist()], head[chosen])
             never = slots[head["evaluated_by"][chosen] == 0]
             quiet[slots[slots < count]] = False
@@ -94,26 +97,15 @@ def _put_values(table: CustomerTable, slots: Int64s, rows: list[bytes], head: Co
     """Store values, since when and by which change, and the events that made customers pending."""
     stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
     literals_end = stamps_end + head["literal_bytes"]
-    by_literals: dict[bytes, list[int]] = {}
+    literals, stamps = [], []
     bounds = zip(rows, stamps_end.tolist(), literals_end.tolist(), strict=True)
     for at, (row, start, end) in enumerate(bounds):
-        by_literals.setdefault(row[start:end], []).append(at)
+        literals.append(row[start:end])
+        stamps.append(row[HEAD.itemsize : start])
         if len(row) > end:
             table.pending_event_id[int(slots[at])] = row[end:]
-    pairs_of = {literals: decode_literals(literals) for literals in by_literals}
-    _take_in(table, [pair for pairs in pairs_of.values() for pair in pairs])
-    for literals, members in by_literals.items():
-        pairs, mine = pairs_of[literals], slots[members]
-        width = STAMP_BYTES * len(pairs)
-        stamps = b"".join([rows[at][HEAD.itemsize : HEAD.itemsize + width] for at in members])
-        stamped = np.frombuffer(stamps, np.int64).reshape(len(members), len(pairs), 2)
-        for place, (dimension, value) in enumerate(pairs):
-            if dimension not in table.dimensions:
-                continue  # Nobody holds a value in it.
-            at = table.dimensions.index(dimension)
-            table.value[mine, at] = -1 if value is None else table.values[at].index(value)
-            table.since_ms[mine, at] = stamped[:, place, 0]
-            table.value_seq[mine, at] = stamped[:, place, 1]
+    _take_in(table, [pair for each in set(literals) for pair in decode_literals(each)])
+    restore_values(table, slots, literals, b"".join(stamps))
 
 
 def _take_in(table: CustomerTable, pairs: list[tuple[str, str | None]]) -> None:
