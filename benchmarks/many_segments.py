@@ -71,6 +71,16 @@ def definition_text(segments: int) -> str:
     return f"{core}\n{TRAITS}" + (f"segments:\n{lines}" if segments else "")
 
 
+def edited_text(segments: int) -> str:
+    """Return the definition after one rule is edited: the first segment's, without any the lifecycle."""
+    text = definition_text(segments)
+    before, after = (
+        ("orders(7d) >= 2'", "orders(7d) >= 3'") if segments else ("at_risk_after: 60d", "at_risk_after: 50d")
+    )
+    assert before in text, "the rule that is edited is there"
+    return text.replace(before, after, 1)
+
+
 def log(
     *, customers: int, events: int, partitions: int, days: int, tick_ms: int = HOUR_MS
 ) -> Iterator[Keyed]:

@@ -23,6 +23,7 @@ from clock import FrozenClock
 from streams.kafka.seam import Chunk, Transaction
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import load
+from streams.segments.versions import Version, Versions
 from streams.steps.engine import PartitionEngine
 
 CHUNK_RECORDS = 5_000
@@ -71,6 +72,7 @@ class Spent:
             "cpu_ms_a_step": self.cpu_s * 1e3 / max(1, counts["steps"]),
             **of_stages,
             "changes": counts["changes"] / events,
+            "rows": counts["rows"] / events,
             "row_bytes_an_event": counts["row_bytes"] / events,
             "bytes_a_row": counts["row_bytes"] / max(1, counts["rows"]),
             "bytes_a_change": counts["change_bytes"] / max(1, counts["changes"]),
@@ -81,10 +83,12 @@ class Spent:
 class Case:
     """Engines of all partitions of one log, one after another."""
 
-    def __init__(self, definition: str, folder: Path, rows: bool) -> None:
+    def __init__(self, definition: str, edited: str, folder: Path, rows: bool) -> None:
         """With `rows`, find out what the changelog holds of each customer; it costs memory, not CPU."""
         self._definition, self._folder, self._rows = load(definition, "segments.yaml"), folder, rows
-        self.parts = {name: Spent() for name in ("build", "steady", "small")}
+        self._edited = edited
+        self.parts = {name: Spent() for name in ("build", "steady", "small", "convert")}
+        self._slices_ms: list[float] = []
         self._state: Counter[str] = Counter()
 
     def run(self) -> dict[str, Any]:
@@ -106,15 +110,17 @@ class Case:
                 if name.startswith("bytes_")
             },
             "changelog_bytes": self._state["changelog"] / customers,
+            "conversion": self._conversion(),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "parts": {name: spent.figures() for name, spent in self.parts.items()},
         }
 
     def _partition(self, evaluator: Evaluator, partition: int, log: Sequence[tuple[bytes, bytes]]) -> None:
         records = [Record(i, APPENDED_MS, key, value) for i, (key, value) in enumerate(log)]
+        versions = Versions(only=evaluator)
         engine = PartitionEngine(
             app="bench", partition=partition, definition=self._definition, evaluator=evaluator, mode="event",
-            wall=FrozenClock(0),
+            wall=FrozenClock(0), versions=versions,
         )  # fmt: skip
         engine.finish_restore(partitions=int((self._folder / "partitions").read_text()))
         engine.start_at(0)
@@ -124,11 +130,43 @@ class Case:
             self._chunk(engine, records[start:end], start, spent, held if self._rows else None)
             spent.counts["events"] += sum(len(key) > TICK_KEY_BYTES_MAX for key, _ in log[start:end])
             spent.counts["steps"] += 1
+        number = self._definition.version + 1
+        edited = load(self._edited, "segments.yaml")
+        self._convert(engine, versions, Version(number, self._edited, edited.hash, 0, "bench"))
         table = engine.table
         self._state["customers"] += table.count
         self._state["memberships"] += members(engine)
         self._state["changelog"] += sum(held.values())
         self._state.update({f"bytes_{name}": count for name, count in table.state_bytes().items()})
+
+    def _convert(self, engine: PartitionEngine, versions: Versions, version: Version) -> None:
+        """Let everybody be converted to another version, and note what each slice takes, and how long."""
+        spent, count = self.parts["convert"], engine.table.count
+        versions.add(version)
+        engine.stage_ms()
+        while engine.converting:
+            began = time.process_time()
+            engine.convert()
+            converted = time.process_time()
+            transaction = engine.take()
+            spent.cpu_s += time.process_time() - began
+            self._slices_ms.append((converted - began) * 1e3)
+            spent.counts["steps"] += 1
+            spent.add(transaction)
+        assert engine.refusal is None and not engine.unconverted, "everybody is converted"
+        spent.counts["events"] += count
+        spent.stages_ms.update(engine.stage_ms())
+
+    def _conversion(self) -> dict[str, float]:
+        p50, p99, most = np.percentile(self._slices_ms, (50, 99, 100)).tolist()
+        slices = len(self._slices_ms)
+        return {
+            "cpu_s": self.parts["convert"].cpu_s,
+            "slices": slices,
+            "p50_ms": p50,
+            "p99_ms": p99,
+            "max_ms": most,
+        }
 
     def _chunk(
         self,
@@ -175,5 +213,6 @@ def members(engine: PartitionEngine) -> int:
 
 
 if __name__ == "__main__":
-    text, folder, rows = sys.argv[1:]
-    print(json.dumps(Case(Path(text).read_text(), Path(folder), rows == "rows").run()))
+    text, edited, folder, rows = sys.argv[1:]
+    case = Case(Path(text).read_text(), Path(edited).read_text(), Path(folder), rows == "rows")
+    print(json.dumps(case.run()))

@@ -20,6 +20,7 @@ def sections(found: Mapping[str, Any]) -> dict[str, str]:
         "segments_events": markdown(_events(results)),
         "segments_stages": markdown(_stages(results)),
         "segments_bytes": markdown(_bytes(results)),
+        "segments_convert": markdown(_convert(results)),
     }
 
 
@@ -56,6 +57,31 @@ def _events(results: Results) -> Table:
 
 def _stages(results: Results) -> Table:
     return _rows(results, _STAGES, [(_part("steady", f"{stage}_us"), ",.2f") for stage in _STAGES])
+
+
+def _convert(results: Results) -> Table:
+    head = (
+        "CPU s for all", "CPU µs a customer", "slices", "CPU ms a slice, median", "p99", "longest",
+        "rows written a customer", "changes a customer",
+    )  # fmt: skip
+
+    def of(figure: str) -> Callable[[Figures], float]:
+        return lambda figures: float(figures["conversion"][figure])
+
+    return _rows(
+        results,
+        head,
+        [
+            (of("cpu_s"), ",.1f"),
+            (_part("convert", "cpu_us"), ",.1f"),
+            (of("slices"), ",.0f"),
+            (of("p50_ms"), ",.1f"),
+            (of("p99_ms"), ",.1f"),
+            (of("max_ms"), ",.1f"),
+            (_part("convert", "rows"), ",.2f"),
+            (_part("convert", "changes"), ",.2f"),
+        ],
+    )
 
 
 def _bytes(results: Results) -> Table:

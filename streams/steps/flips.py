@@ -17,7 +17,7 @@ from streams.customers.series_runs import SeriesRun
 from streams.customers.table import CustomerTable
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.steps.readers import Readers, Weights
+from streams.steps.readers import Weights, readers_of
 from streams.steps.work import Work
 
 TIMES_PER_CHANGE = 4
@@ -47,9 +47,10 @@ class Flips:
 
     def __init__(self, table: CustomerTable, definition: Definition, evaluator: Evaluator) -> None:
         self._table, self._version = table, definition.version
-        self._readers = Readers(definition, evaluator)
+        self._readers = readers_of(definition)
         self._returned = definition.lifecycle.recent_ms, definition.lifecycle.churned_ms
-        self.everything = self._readers.everything
+        self.everything = len(evaluator.dimensions)
+        """All values there are."""
 
     def of_facts(self, facts: Facts, rows: Int64s) -> Int64s:
         """Return int64[n]: how many values each fact may change when it is first seen."""

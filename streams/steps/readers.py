@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from streams.segments.view import ORDERS, REFUNDS
 
 Weights = Mapping[int, int]
 """Span in ms to how many dimensions know it."""
+
+_DEFINITIONS_CACHED_MAX = 4
 
 _CORE = ("rfm", "lifecycle")
 _ENTITIES = (
@@ -63,15 +65,13 @@ class _Reads:
 class Readers:
     """Of one definition: how many dimensions, shown or not, each cause may change."""
 
-    def __init__(self, definition: Definition, evaluator: Evaluator) -> None:
+    def __init__(self, definition: Definition) -> None:
         self._definition = definition
         self._events = {series.key: series.event for series in definition.series}
         self._named = {series.key for series in definition.series if series.name is not None}
         self._rules = {segment.key: segment.rule for segment in definition.segments}
         self._cases = {each.key: [case.rule for case in each.cases] for each in definition.dimensions}
         self._reads = [*self._of_core(), *(self._of(rules) for rules in self._of_dimensions())]
-        self.everything = len(evaluator.dimensions)
-        """All there are."""
         kinds = {kind: self._readers(kind) for kind in Kind}
         self._by_kind = np.array([kinds.get(Kind(k), 0) if k else 0 for k in range(max(Kind) + 1)], np.int64)
         self.traits = sum(reads.traits for reads in self._reads)
@@ -79,7 +79,7 @@ class Readers:
         self.fixed = sum(reads.instants > 0 for reads in self._reads)
         """Those with instants that no fact's time leads to, and of all their rules how many:"""
         self.fixed_instants = sum(reads.instants for reads in self._reads)
-        self.delayed = len(evaluator.delays)
+        self.delayed = sum(each.settles for each in definition.computed)
         self.core = sum(reads.core for reads in self._reads)
         self.order_spans = {
             kind: _counted(reads.orders[kind] for reads in self._reads) for kind in ORDER_KINDS
@@ -183,6 +183,24 @@ class Readers:
             return each.traits or each.any_day
 
         return sum(map(reads, self._reads))
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A definition, known by its content alone."""
+
+    hash: str
+    definition: Definition = field(compare=False)
+
+
+@lru_cache(_DEFINITIONS_CACHED_MAX)
+def _readers_of(content: _Content) -> Readers:
+    return Readers(content.definition)
+
+
+def readers_of(definition: Definition) -> Readers:
+    """Return the readers of a definition; all partitions of a process go by one, or two."""
+    return _readers_of(_Content(definition.hash, definition))
 
 
 _ANY_DAY_MS = 1_700_000_000_000

@@ -146,6 +146,11 @@ class Room:
         part = Part(work, none, slots, none, 1, clock_ms, int(work.ticks.time_ms[work.tick]))
         return rows_bytes + self._flips.at_most(part) * flip_bytes
 
+    def changed_bytes(self, slots: Int64s, work: Work, changes: Int64s) -> Int64s:
+        """Return int64[n]: no less than so many changes of each of these customers, int64[n], add."""
+        rows_bytes, flip_bytes = self._each(slots, work)
+        return rows_bytes + changes * flip_bytes
+
     def leaving_bytes(self, slots: Int64s, work: Work) -> Int64s:
         """Return int64[n]: no less than each of these customers leaving every value it has adds."""
         rows_bytes, flip_bytes = self._each(slots, work)

@@ -216,7 +216,7 @@ class Comparison:
         first = version(1, self.specs[1].text()).definition()
         self.kept = {each.key for each in first.series}
         self.partition = SimulatedPartition(
-            first, versions=Versions(only=Evaluator(first)), bounds=Bounds(rows_max=rng.choice((7, 15, 1000)))
+            first, versions=Versions(only=Evaluator(first)), bounds=Bounds(rows_max=rng.choice((4, 9, 1000)))
         )
         offsets: dict[str, Any] = {"offsets_ms": (0,)} if self.delays else {}
         self.told = stories(rng, [f"c{i:02}" for i in range(CUSTOMERS)], **offsets)
@@ -240,7 +240,7 @@ class Comparison:
             if not converting:
                 self.check_told(hours)
             self.check(hours[-1])
-            if rng.random() < 0.2:
+            if rng.random() < (0.6 if converting else 0.2):
                 self.partition.crash()
                 self.check(hours[-1])
             self.partition.convert(self.crash, slices=rng.choice((0, 1, 1, 3)))
@@ -253,7 +253,7 @@ class Comparison:
 
     def crash(self) -> bool:
         """Whether the worker is killed now."""
-        return self.rng.random() < 0.05
+        return self.rng.random() < (0.25 if self.partition.engine.converting else 0.05)
 
     def apply(self) -> None:
         """Apply another version: some rules go, others come, all of them about what is kept of events."""
@@ -306,7 +306,7 @@ class Comparison:
             self.count += self.specs[number].asked
 
     def check_causes(self, by: dict[str, int]) -> None:
-        """Since the last look, a changed rule is the cause where the version changed, and only there."""
+        """Changes since the last look are by a changed rule where a version changed, and only there."""
         changes = self.partition.changes
         for change in changes[self.looked_at :]:
             name, number = change["customer_id"], by[change["customer_id"]]
