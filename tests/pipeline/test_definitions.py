@@ -15,7 +15,7 @@ from clock import FrozenClock
 from errors import ApplyConflict
 from streams.applying import Pipeline as Operated
 from streams.applying import make_plan
-from streams.customers.partition_row import Converting, Resent
+from streams.customers.partition_row import Resent
 from streams.definitions import DefinitionFeed, in_force, publish, read_versions
 from streams.segments.loading import load
 from tests.pipeline.judging import assert_as_undisturbed, undisturbed
@@ -49,11 +49,17 @@ async def converted(pipeline: Pipeline, number: int, *workers: Worker, waiting: 
     async with asyncio.timeout(DONE_S_MAX):
         while True:
             rows = [await pipeline.partition_row(p) for p in range(pipeline.partitions)]
+<<<<<<< HEAD
             if all(
                 row.definition_version == number
                 and (row.converting is None or (waiting and _is_through(row.converting)))
                 for row in rows
             ):
+=======
+            left = [row.converting for row in rows if row.converting is not None]
+            whole = all(waiting and converting.cursor == 1 << 64 for converting in left)
+            if whole and all(row.definition_version == number for row in rows):
+>>>>>>> refs/heads/explain
                 return
             for worker in workers:
                 worker.check()
