@@ -49,17 +49,11 @@ async def converted(pipeline: Pipeline, number: int, *workers: Worker, waiting: 
     async with asyncio.timeout(DONE_S_MAX):
         while True:
             rows = [await pipeline.partition_row(p) for p in range(pipeline.partitions)]
-<<<<<<< HEAD
             if all(
                 row.definition_version == number
                 and (row.converting is None or (waiting and _is_through(row.converting)))
                 for row in rows
             ):
-=======
-            left = [row.converting for row in rows if row.converting is not None]
-            whole = all(waiting and converting.cursor == 1 << 64 for converting in left)
-            if whole and all(row.definition_version == number for row in rows):
->>>>>>> refs/heads/explain
                 return
             for worker in workers:
                 worker.check()
