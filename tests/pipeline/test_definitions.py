@@ -15,7 +15,7 @@ from clock import FrozenClock
 from errors import ApplyConflict
 from streams.applying import Pipeline as Operated
 from streams.applying import make_plan
-from streams.customers.partition_row import Resent
+from streams.customers.partition_row import Converting, Resent
 from streams.definitions import DefinitionFeed, in_force, publish, read_versions
 from streams.segments.loading import load
 from tests.pipeline.judging import assert_as_undisturbed, undisturbed
