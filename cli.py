@@ -26,6 +26,7 @@ from commands.definitions import (
     rollback_command,
 )
 from commands.explain import explain_command
+from commands.members import members_command
 from commands.rebuild import rebuild_command
 from commands.starting import EXIT_FAILED, File, configured, finished, operator
 from settings import Settings
@@ -56,6 +57,7 @@ COMMANDS = (
     resend_command,
     rebuild_command,
     explain_command,
+    members_command,
 )
 """Those that are declared elsewhere."""
 

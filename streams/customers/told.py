@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.customers.arena import Column
 from streams.customers.erasures import Markers
 from streams.customers.facts import NEVER_MS, PENDING_MS, Int64s, Strings
 from streams.customers.row_format import (
@@ -17,12 +16,9 @@ from streams.customers.row_format import (
     HEAD,
     HEAD_PAGE,
     STAMP_BYTES,
-    decode_literals,
 )
+from streams.customers.rows import put_told
 from streams.customers.table import CustomerTable
-
-_COLUMNS = ("scores", "pending_cause", "due_ms", "pending_at_ms", "evaluated_by")
-"""What is taken over of a head row beside values and the pending event's id."""
 
 
 class Told:
@@ -76,10 +72,10 @@ class Told:
                 takes &= table.erasures.of(ids) <= markers.of(ids)
             takes[known] = quiet[slots[known]]
             chosen = np.flatnonzero(takes)
-            slots = table.slots.find_or_add(names.take(chosen))
-            for name in _COLUMNS:
-                getattr(table, name)[slots] = head[name][chosen]
-            _put_values(table, slots, [rows[at] for at in chosen.tolist()], head[chosen])
+            if len(chosen):
+                picked = chosen.tolist()
+                put_told(table, [ids[at] for at in picked], [rows[at] for at in picked])
+            slots = table.slots.find(names.take(chosen))
             never = slots[head["evaluated_by"][chosen] == 0]
             quiet[slots[slots < count]] = False
         table.erasures.merge(markers)
@@ -88,40 +84,3 @@ class Told:
         table.due_ms[unheard] = NEVER_MS
         table.evaluated_by[unheard] = version
         return never
-
-
-def _put_values(table: CustomerTable, slots: Int64s, rows: list[bytes], head: Column) -> None:
-    """Store values, since when and by which change, and the events that made customers pending."""
-    stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
-    literals_end = stamps_end + head["literal_bytes"]
-    by_literals: dict[bytes, list[int]] = {}
-    bounds = zip(rows, stamps_end.tolist(), literals_end.tolist(), strict=True)
-    for at, (row, start, end) in enumerate(bounds):
-        by_literals.setdefault(row[start:end], []).append(at)
-        if len(row) > end:
-            table.pending_event_id[int(slots[at])] = row[end:]
-    pairs_of = {literals: decode_literals(literals) for literals in by_literals}
-    _take_in(table, [pair for pairs in pairs_of.values() for pair in pairs])
-    for literals, members in by_literals.items():
-        pairs, mine = pairs_of[literals], slots[members]
-        width = STAMP_BYTES * len(pairs)
-        stamps = b"".join([rows[at][HEAD.itemsize : HEAD.itemsize + width] for at in members])
-        stamped = np.frombuffer(stamps, np.int64).reshape(len(members), len(pairs), 2)
-        for place, (dimension, value) in enumerate(pairs):
-            if dimension not in table.dimensions:
-                continue  # Nobody holds a value in it.
-            at = table.dimensions.index(dimension)
-            table.value[mine, at] = -1 if value is None else table.values[at].index(value)
-            table.since_ms[mine, at] = stamped[:, place, 0]
-            table.value_seq[mine, at] = stamped[:, place, 1]
-
-
-def _take_in(table: CustomerTable, pairs: list[tuple[str, str | None]]) -> None:
-    """Add the dimensions and literals that were told of and are not known."""
-    held = {name: list(literals) for name, literals in zip(table.dimensions, table.values, strict=True)}
-    for dimension, value in pairs:
-        if value is not None and value not in held.setdefault(dimension, []):
-            held[dimension].append(value)
-    layout = tuple(held), tuple(map(tuple, held.values()))
-    if layout != (table.dimensions, table.values):
-        table.relayout(*layout)

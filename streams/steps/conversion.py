@@ -26,8 +26,9 @@ from streams.steps.edits import Edits
 from streams.steps.missing import missing_facts
 from streams.steps.news import LATE_AFTER_MS
 
-SLICE_CUSTOMERS_MAX = 2_000
-"""Customers evaluated at once: some milliseconds, in which no event is applied."""
+SLICE_CUSTOMERS_MAX, SLICE_CUSTOMERS_MIN = 2_000, 250
+SLICE_VALUES_MAX = 40_000
+"""Customers evaluated at once, and values of theirs: some ten milliseconds, in which no event is applied."""
 
 UNFINISHED_MAX = 16
 """Versions taken on before the first of them was through; a further one waits for that."""
@@ -192,11 +193,12 @@ class Conversion:
         """
         if self._order is None:
             return np.empty(0, np.int64)
-        ahead = self._order[self._next : self._next + 4 * SLICE_CUSTOMERS_MAX]
+        most = min(SLICE_CUSTOMERS_MAX, max(SLICE_CUSTOMERS_MIN, SLICE_VALUES_MAX // len(table.dimensions)))
+        ahead = self._order[self._next : self._next + 4 * most]
         stale = (self._stale(table) & ~_pending(table))[ahead]
-        at = np.flatnonzero(stale)[:SLICE_CUSTOMERS_MAX]
+        at = np.flatnonzero(stale)[:most]
         count = fitting(ahead[at]) if len(at) else 0
-        full = count < len(at) or len(at) == SLICE_CUSTOMERS_MAX
+        full = count < len(at) or len(at) == most
         self._next += int(at[count - 1]) + 1 if full else len(ahead)
         return ahead[at[:count]]
 

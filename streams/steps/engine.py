@@ -8,19 +8,25 @@ from typing import Any
 import numpy as np
 
 from streams.customers.facts import Int64s
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
+from streams.steps.as_of import TableAsOf
 from streams.steps.epochs import rebuild_id
 from streams.steps.erasing import Erasing
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
 from streams.steps.moves import Cause, Moves
+from streams.steps.phases import are_watched
 from streams.steps.plan import Piece, next_piece
 from streams.steps.resending import members
 from streams.steps.room import smaller
 from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import Ticks, sweep_ticks
 from streams.steps.work import ERASED, Work
+
+_LESS_MIN, _LESS_MAX = 1 / 32, 0.8
+"""What is tried of a piece that does not fit: as much as would, if its bytes were spread evenly."""
 
 
 class PartitionEngine(Erasing):
@@ -112,10 +118,12 @@ class PartitionEngine(Erasing):
         bytes_left = self.bounds.bytes_max - self._pending_bytes()
         while (
             piece is not None
-            and self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left) > bytes_left
+            and (size := self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left))
+            > bytes_left
         ):
             # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
-            less = smaller(work, piece) if fresh else None
+            share = min(_LESS_MAX, max(_LESS_MIN, 0.9 * bytes_left / size))
+            less = smaller(work, piece, share) if fresh else None
             if less is None:
                 return piece if fresh else None
             piece = less
@@ -177,9 +185,26 @@ class PartitionEngine(Erasing):
 
     def _fitting(self, slots: Int64s, work: Work) -> int:
         """How many of the first of some customers can be evaluated once within this transaction."""
-        taken = np.cumsum(self._room.sweep_bytes(slots, work))
+        return self._fits(self._room.sweep_bytes(slots, work, self.clock_ms))
+
+    def _converted(self, slots: Int64s, work: Work) -> int:
+        """How many of the first of some customers can be converted within this transaction.
+
+        By what an evaluation says: a bound on what another definition may change is that everything does.
+        """
+        table, now_ms = self.table, np.full(len(slots), self.clock_ms)
+        outcome = self._evaluator.evaluate(TableAsOf(table, slots, now_ms), slots, now_ms)
+        changes = np.count_nonzero(outcome.value != table.held.column(0, slots), axis=1)
+        # What is delayed comes to more than the evaluation says, and so may what is dated ahead.
+        changes += 2 * len(self._evaluator.delays)
+        changes[are_watched(table, slots, now_ms[:1])] = len(self._evaluator.dimensions)
+        return self._fits(self._room.changed_bytes(slots, work, changes))
+
+    def _fits(self, sizes: Int64s) -> int:
+        """How many of the first of these sizes fit into this transaction together, at least one."""
+        taken = np.cumsum(sizes)
         fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
-        return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(slots)))
+        return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(sizes)))
 
     def _run(
         self,
@@ -210,6 +235,8 @@ class PartitionEngine(Erasing):
             rewrites=self._rebuilt is not None,
         )
         moves = rounds.run()
+        unseen = rows[tick_of_row == len(tick_ms)]
+        self._flips.wait(work.facts, unseen, work.slots[unseen])
         if any(count and code % RESULTS == Result.TOO_OLD for code, count in rounds.results.items()):
             self._refuse_before(int(work.fold_line_ms[rows].max()))
         if len(tick_ms) and moves_clock:
@@ -299,8 +326,9 @@ class PartitionEngine(Erasing):
             self._untold = self._untold[fitting:]
             return True
         if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
+            self.table.pending_flips[:] = ANY_FLIPS
             self._take_on()
-        slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
+        slots = conversion.slice(self.table, lambda slots: self._converted(slots, work))
         if len(slots):
             none = work.slots
             self._run(work, none, slots, at_clock.time_ms, none, moves_clock=True, converts=True)

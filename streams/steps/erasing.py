@@ -63,7 +63,7 @@ class Erasing(PartitionState):
             return fresh or left >= MARKER_BYTES
         slots = np.array([slot])
         # No less than the changes of leaving every value, and a row that may have to be written first.
-        once = int(self._room.sweep_bytes(slots, work)[0])
+        once = int(self._room.leaving_bytes(slots, work)[0])
         needed = self.table.erasure_bytes(slot) + once
         if needed <= left and (fresh or self.table.dirty_count < self.bounds.rows_max):
             return True

@@ -26,6 +26,7 @@ from streams.segments.versions import Versions
 from streams.series_reading import SeriesReader
 from streams.steps.conversion import Conversion
 from streams.steps.epochs import choose, is_settled, rebuild_id
+from streams.steps.flips import Flips
 from streams.steps.resending import Resending
 from streams.steps.room import Bounds, Room
 from streams.steps.work import dead_letter_bytes
@@ -222,7 +223,9 @@ class PartitionState:
         if not self.table.count:
             # Of nobody everything is known, what was refused for its age aside.
             since_ms = max(self.complete_since_ms["orders"], self.complete_since_ms["refunds"])
+            erasures = self.table.erasures
             self._use_table(self._fact_key, dict.fromkeys(names, since_ms))
+            self.table.erasures = erasures
         self.complete_since_ms = {name: self.complete_since_ms[name] for name in names}
         self._read_series()
         # What was never refused is kept, so a longer look back may reach as far as that.
@@ -238,7 +241,8 @@ class PartitionState:
         # dimensions that are no more are named too.
         names = (*self.complete_since_ms, *self._evaluator.dimensions)
         self._row_bytes_max = PARTITION_ROW_BYTES_MAX + sum(6 * len(name.encode()) + 32 for name in names)
-        self._room = Room(self.table, self.definition, self._evaluator, app=self._app)
+        self._flips = Flips(self.table, self.definition, self._evaluator)
+        self._room = Room(self.table, self._flips, self._evaluator, app=self._app)
 
     @property
     def evaluator(self) -> Evaluator:

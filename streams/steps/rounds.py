@@ -221,6 +221,7 @@ class Rounds(Concerned):
         changed = outcome.value != held
         hit = changed.any(axis=1).nonzero()[0]
         if len(hit):
+            self._moved[who[hit]] = True
             self._note(who[hit], at[hit], outcome.take(hit), changed[hit])
             if delays:
                 # What a membership does next depends on since when its rule holds: that cannot wait.

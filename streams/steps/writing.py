@@ -16,7 +16,7 @@ from streams.kafka.seam import Row
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
 from streams.steps.moves import LABELS, Cause, Moves
-from streams.steps.room import ACCOUNT_BYTES_MAX, membership_bytes
+from streams.steps.room import ACCOUNT_BYTES_MAX, MembershipBytes
 
 _DAY_MS = 86_400_000
 _CAUSES = np.array([CAUSES.index(label) for label in LABELS], np.uint8)
@@ -41,7 +41,7 @@ class ChangeWriter:
         ]
         self._shown = np.array([not shadow for shadow in evaluator.shadows])
         self._all_shown = bool(self._shown.all())
-        self._membership_bytes = membership_bytes(evaluator)
+        self._membership = MembershipBytes.of(evaluator)
         # The customers that changed, in the order they first did; by slot, whether they are in there.
         self._changed: list[Int64s] = []
         self._is_changed = np.zeros(0, np.bool_)
@@ -89,7 +89,7 @@ class ChangeWriter:
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
         if run_id is None:
             # Of several changes of one value the last assignment stays, and that is the latest.
-            table.value_seq[moves.slot, moves.dimension] = seq
+            table.held.number(moves.slot, moves.dimension, seq)
         ids = table.slots.ids_of(moves.slot)
         if rebuild_id is None:
             encoded = self._encode(moves, ids, seq, epoch, run_id)
@@ -99,6 +99,8 @@ class ChangeWriter:
         self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
         if run_id is not None:
             return last_seq + count
+        # Each may be into one segment more.
+        self.pending_bytes += len(moves) * self._membership.each
         self._note_customers(table, moves, ids)
         if not self._expires_at_ms:
             self._first_seq = last_seq + 1
@@ -160,7 +162,7 @@ class ChangeWriter:
     def _note_customers(self, table: CustomerTable, moves: Moves, ids: Sequence[bytes]) -> None:
         """Remember whose membership is owed, and count its bytes once."""
         if len(self._is_changed) < len(table.slots):
-            grown = np.zeros(len(table.value_seq), np.bool_)
+            grown = np.zeros(table.slots.capacity, np.bool_)
             grown[: len(self._is_changed)] = self._is_changed
             self._is_changed = grown
         slots, first = np.unique(moves.slot, return_index=True)
@@ -172,7 +174,8 @@ class ChangeWriter:
         self._changed.append(fresh)
         at = rows.tolist()
         self.pending_bytes += (
-            len(at) * self._membership_bytes
+            len(at) * self._membership.fixed
+            + self._membership.each * int(table.held.counts(fresh).sum())
             + 2 * sum(len(ids[row]) for row in at)
             + ACCOUNT_BYTES_MAX * sum(1 for row in at if moves.account_id[row])
         )
@@ -202,9 +205,9 @@ class ChangeWriter:
         if not len(slots):
             self.clear()
             return changes, tombstones
-        value_seq = table.value_seq[slots]
+        held = table.held.take(slots)
         # A customer's latest change is the latest of those that set its values.
-        latest_seq = value_seq.max(axis=1)
+        latest_seq = held.seq.max(axis=1)
         ids = table.slots.ids_of(slots)
         encoded = encode_memberships(
             self._dimensions,
@@ -212,9 +215,9 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=[table.account_id(slot) for slot in slots.tolist()],
                 seq=latest_seq,
-                value=self._told(table.value[slots]),
-                since_ms=table.since_ms[slots],
-                value_seq=value_seq,
+                value=self._told(held.value),
+                since_ms=held.since_ms,
+                value_seq=held.seq,
                 expires_at_ms=np.concatenate(self._expires_at_ms)[latest_seq - self._first_seq],
             ),
             epoch=epoch,

@@ -19,17 +19,20 @@ TEXT = DEFAULT_PATH.read_text()
 NAMES = ("champions", "loyal", "potential_loyalist", "lost", "hibernating", "promising")
 
 
-def edited(rng: random.Random, text: str = TEXT) -> str:
-    """The file with some thresholds, spans and names changed; it looks back 365 days as before."""
+def edited(rng: random.Random, text: str = TEXT, spend: range = range(50, 3000)) -> str:
+    """The file with some thresholds, spans and names changed; it looks back 365 days as before.
+
+    Thresholds of money are drawn from `spend`.
+    """
     days = sorted(rng.sample(range(5, 300), 4))
     orders = sorted(rng.sample(range(1, 9), 4))
-    spend = sorted(rng.sample(range(50, 3000), 4))
+    amounts = sorted(rng.sample(spend, 4))
     if rng.random() < 0.7:
         text = _edges(text, "recency_under", [f"{d}d" for d in days])
     if rng.random() < 0.7:
         text = _edges(text, "orders_at_least", orders[::-1])
     if rng.random() < 0.7:
-        text = _edges(text, "spend_at_least", spend[::-1])
+        text = _edges(text, "spend_at_least", amounts[::-1])
     churned = rng.randrange(70, 250)
     text = re.sub(r"churned_after: \d+d", f"churned_after: {churned}d", text)
     text = re.sub(r"at_risk_after: \d+d", f"at_risk_after: {rng.randrange(10, churned)}d", text)

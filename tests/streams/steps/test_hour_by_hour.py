@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,11 @@ from hypothesis import strategies as st
 
 from streams.segments.checking import check
 from streams.segments.evaluate import Evaluator
-from streams.segments.loading import load
-from streams.segments.settling import SHADOW_SUFFIX
+from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX, is_hidden
 from streams.segments.versions import Versions
 from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition
-from tests.streams.segments.brute_force import TRAITS, Rule, rule
+from tests.streams.segments.brute_force import HOUR, TRAITS, Rule, rule
 from tests.streams.segments.custom import with_sections
 from tests.streams.segments.described import Customer
 from tests.streams.segments.edits import version
@@ -33,47 +33,138 @@ from tests.streams.steps.told import HOURS, Heard, stories
 
 CUSTOMERS, RULES, EXAMPLES = 40, 16, 5
 VERSIONS = 4
+CORE = ("rfm", "lifecycle")
 # A seed cannot be shrunk to anything simpler.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+
+AT_ANY_INSTANT = re.compile("days_since|days_until|tenure|contract_end|renews_at|trial_ends_at")
+"""Rules with these may turn a millisecond after a full hour."""
+
+Delay = tuple[int, int, int]
+"""dwell_enter, dwell_exit, cooldown in ms."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A segment of one version."""
+
+    rule: Rule
+    hidden: bool = False
+    delay: Delay = (0, 0, 0)
+
+    @property
+    def content(self) -> tuple[str, bool, Delay]:
+        """What has to be the same for a segment to be the same."""
+        return self.rule.text, self.hidden, self.delay
+
+    def lines(self, key: str) -> list[str]:
+        """Its part of the file."""
+        names = ("dwell_enter", "dwell_exit", "cooldown")
+        delays = zip(names, self.delay, strict=True)
+        return [
+            f"  {key}:",
+            f"    when: {self.rule.text!r}",
+            *(f"    {name}: {length_ms // HOUR}h" for name, length_ms in delays if length_ms),
+            *["    state: shadow"] * self.hidden,
+        ]
 
 
 @dataclass
 class Spec:
-    """One version: its text, and the rule behind each value of each of its dimensions."""
+    """One version: its segments, and the rule behind each value of its dimension."""
 
-    rules: dict[str, Rule] = field(default_factory=dict)
-    """Segment, live or shadow, to its rule."""
+    segments: dict[str, Declared]
     tiers: list[tuple[str, Rule]] = field(default_factory=list)
-    hidden: set[str] = field(default_factory=set)
 
     def text(self) -> str:
         """The file."""
         traits = ", ".join(f"{name}: {kind}" for name, kind in sorted(TRAITS.items()))
         lines = [f"traits: {{{traits}}}", "segments:"]
-        for key, each in self.rules.items():
-            lines += [f"  {key}:", f"    when: {each.text!r}"]
-            lines += ["    state: shadow"] * (key in self.hidden)
+        lines += [line for key, each in self.segments.items() for line in each.lines(key)]
         if self.tiers:
             values = ", ".join(f"{value}: {each.text!r}" for value, each in self.tiers)
             lines += ["dimensions:", f"  worth: {{values: {{{values}}}, otherwise: rest}}"]
         return with_sections("\n".join(lines) + "\n")
 
-    def values(self, known: Customer, now: int) -> dict[str, str]:
-        """What a customer is, hidden dimensions too."""
-        found = {
-            key + SHADOW_SUFFIX * (key in self.hidden): key
-            for key, each in self.rules.items()
-            if each.holds(known, now)
-        }
-        if self.tiers:
-            first = (value for value, each in self.tiers if each.holds(known, now))
-            found["worth"] = next(first, "rest")
-        return found
-
     @property
     def asked(self) -> int:
         """How many truths a customer's values stand for."""
-        return len(self.rules) + len(self.tiers)
+        return len(self.segments) + len(self.tiers)
+
+
+@dataclass
+class Stage:
+    """Where one customer stands in a segment with a delay, hour by hour."""
+
+    inside: bool = False
+    left_ms: int | None = None
+    true: bool = False
+    since_ms: int = 0
+
+    def follow(self, true: bool, now: int, delay: Delay) -> None:
+        """One hour later: what the rule said until now, then what it says from now on."""
+        before = self.inside, self.left_ms
+        self._move(now, delay)
+        if true != self.true:
+            self.true, self.since_ms = true, now
+        self._move(now, delay)
+        if self.inside == before[0]:
+            # In and out within one step is no change.
+            self.left_ms = before[1]
+
+    def _move(self, now: int, delay: Delay) -> None:
+        enter_ms, exit_ms, cooldown_ms = delay
+        paused = self.left_ms is not None and now < self.left_ms + cooldown_ms
+        if self.true and not self.inside and now >= self.since_ms + enter_ms and not paused:
+            self.inside = True
+        elif not self.true and self.inside and now >= self.since_ms + exit_ms:
+            self.inside, self.left_ms = False, now
+
+
+@dataclass
+class Person:
+    """One customer: what has come by when, and where it stands."""
+
+    heard: Heard = field(default_factory=Heard)
+    history: list[tuple[int, Customer]] = field(default_factory=list)
+    number: int = 0
+    """The version by which it was last evaluated."""
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    def known(self, now: int) -> Customer | None:
+        """What was known at an hour, None before anything was."""
+        return next((each for since, each in reversed(self.history) if since <= now), None)
+
+    def wanted(self, number: int, specs: dict[int, Spec], now: int) -> dict[str, str] | None:
+        """What the customer is, evaluated by a version, hidden dimensions too; hours come one by one."""
+        known, one = self.known(now), specs[number]
+        if known is None:
+            return None
+        if self.number not in (0, number):
+            self._begin_afresh(known, [specs[n] for n in range(self.number, number + 1)], now)
+        self.number = number
+        found: dict[str, str] = {}
+        for key, each in one.segments.items():
+            inside = true = each.rule.holds(known, now)
+            if any(each.delay):
+                stage = self.stages.setdefault(key, Stage())
+                stage.follow(true, now, each.delay)
+                inside = stage.inside
+                found |= {key + RULE_SUFFIX: key + RULE_SUFFIX} if true else {}
+            found |= {key + SHADOW_SUFFIX * each.hidden: key} if inside else {}
+        if one.tiers:
+            first = (value for value, each in one.tiers if each.holds(known, now))
+            found["worth"] = next(first, "rest")
+        return found
+
+    def _begin_afresh(self, known: Customer, specs: list[Spec], now: int) -> None:
+        """Whatever was edited since is what its rule says, and has no past; the rest goes on."""
+        for key, each in specs[-1].segments.items():
+            said = [one.segments[key].content if key in one.segments else None for one in specs]
+            if any(one != each.content for one in said):
+                true = each.rule.holds(known, now)
+                self.stages[key] = Stage(true, None, true, now)
+        self.stages = {key: stage for key, stage in self.stages.items() if key in specs[-1].segments}
 
 
 def series_of(each: Rule) -> set[str]:
@@ -86,18 +177,31 @@ def negated(each: Rule) -> Rule:
     return Rule(f"not ({each.text})", lambda c, now: not each.holds(c, now))
 
 
-def spec(rng: random.Random, pool: list[Rule]) -> Spec:
-    """A version made of these rules: some under another's key, some turned round, some hidden."""
-    drawn = [negated(each) if rng.random() < 0.25 else each for each in pool]
+def spec(rng: random.Random, rules: list[Rule], before: Spec | None, delays: bool) -> Spec:
+    """A version of these rules: some under another's key, some turned round, hidden, or followed late.
+
+    With `delays` a third of the segments is as it was before.
+    """
+    drawn = [negated(each) if rng.random() < 0.25 else each for each in rules]
     if rng.random() < 0.5:
         rng.shuffle(drawn)
-    found = Spec()
+    tiers = []
     if len(drawn) > 4 and rng.random() < 0.7:
-        found.tiers = [("gold", drawn.pop()), ("silver", drawn.pop())]
-    keys = rng.sample(range(len(drawn) + 2), len(drawn)) if rng.random() < 0.5 else range(len(drawn))
-    found.rules = {f"s{key}": each for key, each in zip(sorted(keys), drawn, strict=True)}
-    found.hidden = {key for key in found.rules if rng.random() < 0.15}
-    return found
+        tiers = [("gold", drawn.pop()), ("silver", drawn.pop())]
+    keys = sorted(rng.sample(range(len(drawn) + 2), len(drawn))) if rng.random() < 0.5 else range(len(drawn))
+    segments = {}
+    for key, each in zip((f"s{key}" for key in keys), drawn, strict=True):
+        segments[key] = Declared(each, rng.random() < 0.15)
+        if delays and not AT_ANY_INSTANT.search(each.text) and rng.random() < 0.8:
+            delay = rng.choice((0, 1, 5, 24)), rng.choice((0, 0, 3, 12)), rng.choice((0, 0, 8, 60))
+            enter_h, exit_h, cooldown_h = delay
+            segments[key] = Declared(
+                each, rng.random() < 0.15, (enter_h * HOUR, exit_h * HOUR, cooldown_h * HOUR)
+            )
+        kept = None if before is None else before.segments.get(key)
+        if delays and kept is not None and series_of(kept.rule) <= series_of(each) and rng.random() < 0.6:
+            segments[key] = kept
+    return Spec(segments, tiers)
 
 
 class Comparison:
@@ -105,17 +209,19 @@ class Comparison:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng, self.count = rng, 0
+        # With delays everything happens at full hours, so that hours are all an observer need look at.
+        self.delays = rng.random() < 0.5
         self.pool = [rule(rng) for _ in range(RULES)]
-        self.specs = {1: spec(rng, self.pool)}
-        first = load(self.specs[1].text(), "x")
+        self.specs = {1: spec(rng, self.pool, None, self.delays)}
+        first = version(1, self.specs[1].text()).definition()
         self.kept = {each.key for each in first.series}
         self.partition = SimulatedPartition(
-            first, versions=Versions(only=Evaluator(first)), bounds=Bounds(rows_max=rng.choice((7, 15, 1000)))
+            first, versions=Versions(only=Evaluator(first)), bounds=Bounds(rows_max=rng.choice((4, 9, 1000)))
         )
-        self.partition.definition = first
-        self.told = stories(rng, [f"c{i:02}" for i in range(CUSTOMERS)])
-        self.heard: dict[str, Heard] = {}
-        self.known: dict[str, list[tuple[int, Customer]]] = {}
+        offsets: dict[str, Any] = {"offsets_ms": (0,)} if self.delays else {}
+        self.told = stories(rng, [f"c{i:02}" for i in range(CUSTOMERS)], **offsets)
+        self.people: dict[str, Person] = {}
+        self.looked_at = 0
 
     def run(self) -> None:
         """Read everything; at random hours convert and restart."""
@@ -134,7 +240,7 @@ class Comparison:
             if not converting:
                 self.check_told(hours)
             self.check(hours[-1])
-            if rng.random() < 0.2:
+            if rng.random() < (0.6 if converting else 0.2):
                 self.partition.crash()
                 self.check(hours[-1])
             self.partition.convert(self.crash, slices=rng.choice((0, 1, 1, 3)))
@@ -147,14 +253,14 @@ class Comparison:
 
     def crash(self) -> bool:
         """Whether the worker is killed now."""
-        return self.rng.random() < 0.05
+        return self.rng.random() < (0.25 if self.partition.engine.converting else 0.05)
 
     def apply(self) -> None:
         """Apply another version: some rules go, others come, all of them about what is kept of events."""
         rng, number = self.rng, max(self.specs) + 1
         drawn = [*rng.sample(self.pool, rng.randrange(RULES // 2, RULES + 1)), *(rule(rng) for _ in range(8))]
         drawn = [each for each in drawn if series_of(each) <= self.kept][:RULES]
-        self.specs[number] = spec(rng, drawn)
+        self.specs[number] = spec(rng, drawn, self.specs[number - 1], self.delays)
         applied = version(number, self.specs[number].text())
         # What is not asked for is not kept any more.
         self.kept = {each.key for each in applied.definition().series}
@@ -164,74 +270,89 @@ class Comparison:
     def read(self, hours: list[int]) -> None:
         """Write the log up to the last of these hours, and note what is known at each."""
         for now in hours:
+            came = set()
             while self.told and self.told[0][0] <= now:
                 _, type_name, customer, fields = self.told.pop(0)
                 self.partition.event(type_name, customer, fields)
-                heard = self.heard.setdefault(customer, Heard())
-                heard.hear(type_name, fields)
-                history = self.known.setdefault(customer, [])
-                if history and history[-1][0] == now:
-                    history.pop()
-                history.append((now, heard.known()))
+                self.people.setdefault(customer, Person()).heard.hear(type_name, fields)
+                came.add(customer)
+            for customer in came:
+                person = self.people[customer]
+                person.history.append((now, person.heard.known()))
             self.partition.tick(now)
 
     def check(self, now: int) -> None:
-        """Memory, memberships and changes say what the loops say, each customer under its own version."""
+        """Memory and memberships say what the loops say, each customer under its own version."""
         engine = self.partition.engine
         table = engine.table
         slots = np.arange(table.count)
+        names = [identity.decode() for identity in table.slots.ids_of(slots)]
         by = table.evaluated_by[slots].tolist()
         assert engine.unconverted == sum(number != engine.definition.version for number in by)
-        members = self.partition.values()
-        assert sorted(self.heard) == sorted(each.decode() for each in table.slots.ids_of(slots))
         assert engine.refusal is None
-        for identity, number, codes in zip(
-            table.slots.ids_of(slots), by, table.value[slots].tolist(), strict=True
-        ):
-            name = identity.decode()
-            one = self.specs[number]
-            wanted = one.values(self.known[name][-1][1], now)
+        assert sorted(self.people) == sorted(names)
+        members = self.partition.values()
+        self.check_causes(dict(zip(names, by, strict=True)))
+        for name, number, codes in zip(names, by, table.value[slots].tolist(), strict=True):
+            wanted = self.people[name].wanted(number, self.specs, now)
+            assert wanted is not None
             held = {
                 dimension: table.values[d][code]
                 for d, (dimension, code) in enumerate(zip(table.dimensions, codes, strict=True))
-                if code >= 0 and dimension not in ("rfm", "lifecycle")
+                if code >= 0 and dimension not in CORE
             }
-            assert held == wanted, (name, now, number, differing(one, held, wanted))
-            shown = {d: value for d, value in wanted.items() if not d.endswith(SHADOW_SUFFIX)}
-            told = members.get(name, {})
-            assert {d: v for d, v in told.items() if d not in ("rfm", "lifecycle")} == shown
-            self.count += one.asked
+            assert held == wanted, (name, now, number, self.differing(number, held, wanted))
+            assert custom(members.get(name, {})) == shown(wanted)
+            self.count += self.specs[number].asked
+
+    def check_causes(self, by: dict[str, int]) -> None:
+        """Changes since the last look are by a changed rule where a version changed, and only there."""
+        changes = self.partition.changes
+        for change in changes[self.looked_at :]:
+            name, number = change["customer_id"], by[change["customer_id"]]
+            converted = self.people[name].number not in (0, number)
+            assert change["definition_version"] == number
+            assert (change["cause"] == "rule_changed") == converted, (change, converted)
+        self.looked_at = len(changes)
+        assert [change["seq"] for change in changes[-9:]] == list(range(1, len(changes) + 1))[-9:]
 
     def check_told(self, hours: list[int]) -> None:
         """Changes, by the instants they were true from, say what each customer was at each of these hours."""
-        one = self.specs[self.partition.engine.definition.version]
+        number = self.partition.engine.definition.version
         changes: dict[str, list[dict[str, Any]]] = {}
         for change in self.partition.changes:
             changes.setdefault(change["customer_id"], []).append(change)
-        for name, history in self.known.items():
+        for name, person in self.people.items():
             mine, held = iter(changes.get(name, [])), {}
             following = next(mine, None)
             for now in hours:
                 while following is not None and following["effective_at"] <= now:
                     held[following["dimension"]] = following["to"]
                     following = next(mine, None)
-                known = next((each for since, each in reversed(history) if since <= now), None)
-                if known is None:
+                wanted = person.wanted(number, self.specs, now)
+                if wanted is None:
                     continue
-                wanted = one.values(known, now)
-                shown = {d: value for d, value in wanted.items() if not d.endswith(SHADOW_SUFFIX)}
-                told = {d: v for d, v in held.items() if v is not None and d not in ("rfm", "lifecycle")}
-                assert told == shown, (name, now, differing(one, told, shown))
-                self.count += one.asked
+                told = custom({dimension: value for dimension, value in held.items() if value is not None})
+                assert told == shown(wanted), (name, now, self.differing(number, told, shown(wanted)))
+                self.count += self.specs[number].asked
             assert following is None
 
+    def differing(self, number: int, held: dict[str, str], wanted: dict[str, str]) -> list[Any]:
+        """The dimensions in which two differ, and what is behind them."""
+        one = self.specs[number]
+        names = sorted(d for d in held.keys() | wanted.keys() if held.get(d) != wanted.get(d))
+        behind = [one.segments.get(d.split(" ")[0], one.tiers) for d in names]
+        return [(d, held.get(d), wanted.get(d), each) for d, each in zip(names, behind, strict=True)]
 
-def differing(one: Spec, held: dict[str, str], wanted: dict[str, str]) -> list[tuple[str, Any, Any, str]]:
-    """The dimensions in which two differ, and their rules."""
-    names = {d for d in held.keys() | wanted.keys() if held.get(d) != wanted.get(d)}
-    texts = {d: one.rules[d.removesuffix(SHADOW_SUFFIX)].text for d in names if d != "worth"}
-    texts["worth"] = str([each.text for _, each in one.tiers])
-    return [(d, held.get(d), wanted.get(d), texts[d]) for d in sorted(names)]
+
+def custom(values: dict[str, str]) -> dict[str, str]:
+    """Without what the core says."""
+    return {dimension: value for dimension, value in values.items() if dimension not in CORE}
+
+
+def shown(values: dict[str, str]) -> dict[str, str]:
+    """What people are told of."""
+    return {dimension: value for dimension, value in values.items() if not is_hidden(dimension)}
 
 
 COUNTED: list[int] = []

@@ -29,32 +29,42 @@ GOING = ("active", "trial", "paused")
 ACTIVATING = ("started", "upgraded", "downgraded", "renewed", "resumed")
 
 
-def stories(rng: random.Random, customers: Sequence[str], events_max: int = 40) -> list[Told]:
-    """What customers do in two weeks, in the order in which it reaches the log.
+def stories(
+    rng: random.Random,
+    customers: Sequence[str],
+    events_max: int = 40,
+    *,
+    days: int = 14,
+    tick_ms: int = HOUR,
+    offsets_ms: Sequence[int] = (0, 0, 1, HOUR - 1, 1_234_567),
+) -> list[Told]:
+    """What customers do in some days, in the order in which it reaches the log, with a Tick every `tick_ms`.
 
-    A tenth comes hours or days late, a twentieth twice, and some from an hour ahead.
+    A tenth comes hours or days late, a twentieth twice, and some from an hour ahead. All of it happens
+    one of `offsets_ms` after a full hour.
     """
     told = []
     for customer in customers:
         orders: list[str] = []
         for number in range(rng.randrange(events_max + 1)):
-            at = START + rng.randrange(14 * 24) * HOUR + rng.choice((0, 0, 1, HOUR - 1, 1_234_567))
+            at = START + rng.randrange(1, days * 24) * HOUR + rng.choice(offsets_ms)
             type_name, fields = _event(rng, f"{customer}-{number}", at, orders)
             # Up to an hour before the clock is on time, and then true since before its Tick.
-            tick = at + rng.choice((0,) * 9 + (3 * HOUR, DAY, 3 * DAY))
-            if tick == at and type_name in ("Purchased", "Activity") and rng.random() < 0.03:
-                tick -= HOUR
-            told.append((_tick_after(tick), type_name, customer, fields))
+            comes = at + rng.choice((0,) * 9 + (3 * HOUR, DAY, 3 * DAY))
+            if comes == at and type_name in ("Purchased", "Activity") and rng.random() < 0.03:
+                comes -= HOUR
+            told.append((_tick_after(comes, tick_ms), type_name, customer, fields))
             if rng.random() < 0.05:
-                told.append((_tick_after(tick + rng.choice((0, 5 * HOUR))), type_name, customer, fields))
-    # Within one hour the log has no order of its own.
+                comes += rng.choice((0, 5 * HOUR))
+                told.append((_tick_after(comes, tick_ms), type_name, customer, fields))
+    # Between two Ticks the log has no order of its own.
     rng.shuffle(told)
     return sorted(told, key=lambda each: each[0])
 
 
-def _tick_after(at_ms: int) -> int:
+def _tick_after(at_ms: int, tick_ms: int) -> int:
     """The first Tick at or after an instant."""
-    return max(HOURS[0], -(-at_ms // HOUR) * HOUR)
+    return max(START + tick_ms, START - (START - at_ms) // tick_ms * tick_ms)
 
 
 def _event(rng: random.Random, number: str, at: int, orders: list[str]) -> tuple[str, Fields]:
