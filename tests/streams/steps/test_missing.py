@@ -111,25 +111,27 @@ def test_another_currency_is_refused() -> None:
 
 def test_a_rate_holds_for_what_is_read_from_then_on() -> None:
     """An edit of a rate moves nobody, and the next order and its lines are worth what it says."""
-    text = file_of(s={"when": "orders(30d where unit_price_minor > 800) >= 1"})
+    text = file_of(s={"when": "orders(30d where unit_price > 8) >= 1"})
     partition = going(text)
     rated = text.replace("EUR: 0.86", "EUR: 0.50")
     assert rated != text
     assert taken_on(partition, rated) is None
-    partition.event(
-        "Purchased",
-        "ann",
-        {
-            "event_id": "e",
-            "order_id": "euros",
-            "occurred_at": T0 + 6 * DAY,
-            "amount_minor": 1_000,
-            "currency": "EUR",
-            "items": [{"sku": "x", "quantity": 1, "unit_price_minor": 1_000}],
-        },
-    )
-    partition.tick(T0 + 7 * DAY)
-    partition.run(itertools.repeat(50))
-    _, paid, _ = partition.engine.table.lifetime(np.array([0]))
-    assert paid.tolist() == [1_500]
-    assert "s" not in partition.values()["ann"]
+    for place, (day, cents) in enumerate(((6, 1_000), (8, 2_000))):
+        partition.event(
+            "Purchased",
+            "ann",
+            {
+                "event_id": f"e{day}",
+                "order_id": f"euros{day}",
+                "occurred_at": T0 + day * DAY,
+                "amount_minor": cents,
+                "currency": "EUR",
+                "items": [{"sku": "x", "quantity": 1, "unit_price_minor": cents}],
+            },
+        )
+        partition.tick(T0 + (day + 1) * DAY)
+        partition.run(itertools.repeat(50))
+        _, paid, _ = partition.engine.table.lifetime(np.array([0]))
+        assert paid.tolist() == [(1_500, 2_500)[place]]
+        # Ten euros are five pounds now, and were 8.60 before.
+        assert ("s" in partition.values()["ann"]) is bool(place)
