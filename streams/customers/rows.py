@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 
 import numpy as np
 
-from errors import DefinitionMismatch, StateCorrupt
+from errors import StateCorrupt
 from streams.customers.arena import Column
 from streams.customers.change_book import ChangeBook
 from streams.customers.columns import ENTRY, FACT, KIND_MASK, Records, seen_keys
@@ -31,17 +30,9 @@ from streams.customers.row_format import (
 from streams.customers.series_restore import restore as restore_series
 from streams.customers.state import ANY_FLIPS
 from streams.customers.table import CustomerTable
+from streams.customers.value_restore import restore_values
 
 __all__ = ["CUSTOMER_ROW", "Restorer", "RowKey", "decode_key", "encode_key"]
-
-TOLD_COLUMNS = ("scores", "pending_cause", "due_ms", "pending_at_ms", "evaluated_by")
-"""What is no fact of a head row, beside values and the pending event's id."""
-
-_ROWS_AT_ONCE = 5_000
-"""Rows whose values are spread over all dimensions at once, which takes memory."""
-
-_GONE = -1, -1
-"""Dimension and code of what no definition knows any more, and nobody holds."""
 
 
 class Restorer:
@@ -88,11 +79,6 @@ class Restorer:
             _Restoration(self._table, ids, heads, pages, mixed).run()
             self._table.recall_erasures()
         return len(ids)
-
-
-def put_told(table: CustomerTable, ids: list[bytes], rows: list[bytes]) -> None:
-    """Let customers, new or known, be what head rows that lack facts say was told of them."""
-    _Restoration(table, ids, rows, {}, mixed=True).run_told()
 
 
 class _Restoration:
@@ -144,32 +130,14 @@ class _Restoration:
                 table.series_facts.folds.decode(slots[row], value[e:f])
             facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
-        self._restore_literals(literals, bounds[0])
-        return facts
-
-    def run_told(self) -> None:
-        """Restore what subscribers were told, of rows that end with the event that made pending."""
-        head, table = self._head, self._table
-        for name in TOLD_COLUMNS:
-            getattr(table, name)[self._slots] = head[name]
-        table.pending_flips[self._slots] = ANY_FLIPS
-        stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
-        starts, ends = stamps_end.tolist(), (stamps_end + head["literal_bytes"]).tolist()
-        for slot, row, end in zip(self._slots.tolist(), self._rows, ends, strict=True):
-            if len(row) > end:
-                table.pending_event_id[slot] = row[end:]
-        table.pending_event_id.written_bytes = 0
-        literals = [row[start:end] for row, start, end in zip(self._rows, starts, ends, strict=True)]
-        self._restore_literals(literals, starts)
-
-    def _restore_literals(self, literals: list[bytes], stamps_end: list[int]) -> None:
-        """Restore values, taking in dimensions and literals the table lacks if rows may have such."""
         if self._mixed:
             groups: dict[bytes, list[int]] = {}
             for row, each in enumerate(literals):
                 groups.setdefault(each, []).append(row)
             self._take_in({each: np.array(members, np.int64) for each, members in groups.items()})
-        self._restore_values(literals, stamps_end)
+        stamps = b"".join(row[HEAD.itemsize : end] for row, end in zip(self._rows, bounds[0], strict=True))
+        restore_values(table, self._slots, literals, stamps)
+        return facts
 
     def _take_in(self, groups: Mapping[bytes, Int64s]) -> None:
         """Add the dimensions and literals of rows from before a change of the definition.
@@ -197,47 +165,6 @@ class _Restoration:
         width = STAMP_BYTES * dimensions
         stamps = b"".join([self._rows[row][HEAD.itemsize : HEAD.itemsize + width] for row in rows.tolist()])
         return np.frombuffer(stamps, np.int64).reshape(len(rows), dimensions, 2)
-
-    def _restore_values(self, literals: list[bytes], stamps_end: list[int]) -> None:
-        """Restore what every row says its customer is and was; nothing is said of what is initial."""
-        table, count = self._table, len(literals)
-        codes_of = {
-            (dimension, value): (at, code)
-            for at, (dimension, texts) in enumerate(zip(table.dimensions, table.values, strict=True))
-            for value, code in ((None, -1), *((value, code) for code, value in enumerate(texts)))
-        }
-        known = {each: self._codes_of(decode_literals(each), codes_of) for each in set(literals)}
-        stamps = b"".join(row[HEAD.itemsize : end] for row, end in zip(self._rows, stamps_end, strict=True))
-        stamped = np.frombuffer(stamps, np.int64).reshape(-1, 2)
-        pairs = [known[each] for each in literals]
-        row = np.arange(count).repeat(list(map(len, pairs)))
-        coded = np.array(list(chain.from_iterable(pairs)), np.int64).reshape(-1, 2)
-        known_here = coded[:, 0] >= 0
-        if not known_here.all():
-            coded, stamped, row = coded[known_here], stamped[known_here], row[known_here]
-        dimension, value = coded[:, 0], coded[:, 1]
-        for start in range(0, count, _ROWS_AT_ONCE):
-            first, last = row.searchsorted((start, start + _ROWS_AT_ONCE))
-            slots = self._slots[start : start + _ROWS_AT_ONCE]
-            at = row[first:last] - start, dimension[first:last]
-            held = table.held.take(slots)
-            held.value[at] = value[first:last]
-            held.since_ms[at], held.seq[at] = stamped[first:last].T
-            table.held.put(slots, held)
-        table.held.entries_added = 0
-
-    def _codes_of(
-        self, pairs: list[tuple[str, str | None]], codes_of: Mapping[tuple[str, str | None], tuple[int, int]]
-    ) -> list[tuple[int, int]]:
-        """Return dimension and code of each pair; DefinitionMismatch if the definition does not know one."""
-        for dimension, value in pairs:
-            # Null is left by who held a value in a dimension that is gone since.
-            if (dimension, value) in codes_of or (value is None and dimension not in self._table.dimensions):
-                continue
-            if dimension not in self._table.dimensions:
-                raise DefinitionMismatch(f"the state holds dimension {dimension!r}, the definition does not")
-            raise DefinitionMismatch(f"the state holds {dimension}={value!r}, the definition does not")
-        return [codes_of.get(pair, _GONE) for pair in pairs]
 
     def _restore_facts(self, open_pages: list[bytes]) -> None:
         """Restore pages, runs and ledger from the facts on record."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streams.customers.arena import Column
 from streams.customers.erasures import Markers
 from streams.customers.facts import NEVER_MS, PENDING_MS, Int64s, Strings
 from streams.customers.row_format import (
@@ -16,9 +17,14 @@ from streams.customers.row_format import (
     HEAD,
     HEAD_PAGE,
     STAMP_BYTES,
+    decode_literals,
 )
-from streams.customers.rows import put_told
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import CustomerTable
+from streams.customers.value_restore import restore_values
+
+_COLUMNS = ("scores", "pending_cause", "due_ms", "pending_at_ms", "evaluated_by")
+"""What is taken over of a head row beside values and the pending event's id."""
 
 
 class Told:
@@ -72,10 +78,11 @@ class Told:
                 takes &= table.erasures.of(ids) <= markers.of(ids)
             takes[known] = quiet[slots[known]]
             chosen = np.flatnonzero(takes)
-            if len(chosen):
-                picked = chosen.tolist()
-                put_told(table, [ids[at] for at in picked], [rows[at] for at in picked])
-            slots = table.slots.find(names.take(chosen))
+            slots = table.slots.find_or_add(names.take(chosen))
+            for name in _COLUMNS:
+                getattr(table, name)[slots] = head[name][chosen]
+            table.pending_flips[slots] = ANY_FLIPS
+            _put_values(table, slots, [rows[at] for at in chosen.tolist()], head[chosen])
             never = slots[head["evaluated_by"][chosen] == 0]
             quiet[slots[slots < count]] = False
         table.erasures.merge(markers)
@@ -84,3 +91,29 @@ class Told:
         table.due_ms[unheard] = NEVER_MS
         table.evaluated_by[unheard] = version
         return never
+
+
+def _put_values(table: CustomerTable, slots: Int64s, rows: list[bytes], head: Column) -> None:
+    """Store values, since when and by which change, and the events that made customers pending."""
+    stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
+    literals_end = stamps_end + head["literal_bytes"]
+    literals, stamps = [], []
+    bounds = zip(rows, stamps_end.tolist(), literals_end.tolist(), strict=True)
+    for at, (row, start, end) in enumerate(bounds):
+        literals.append(row[start:end])
+        stamps.append(row[HEAD.itemsize : start])
+        if len(row) > end:
+            table.pending_event_id[int(slots[at])] = row[end:]
+    _take_in(table, [pair for each in set(literals) for pair in decode_literals(each)])
+    restore_values(table, slots, literals, b"".join(stamps))
+
+
+def _take_in(table: CustomerTable, pairs: list[tuple[str, str | None]]) -> None:
+    """Add the dimensions and literals that were told of and are not known."""
+    held = {name: list(literals) for name, literals in zip(table.dimensions, table.values, strict=True)}
+    for dimension, value in pairs:
+        if value is not None and value not in held.setdefault(dimension, []):
+            held[dimension].append(value)
+    layout = tuple(held), tuple(map(tuple, held.values()))
+    if layout != (table.dimensions, table.values):
+        table.relayout(*layout)
