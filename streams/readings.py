@@ -61,7 +61,9 @@ def readings(
             yield from _of_customers(engine.table, str(number), now_ms)
             yield metrics.REFUSED, float(engine.refusal is not None), (str(number),)
             yield metrics.EPOCH, engine.epoch, (str(number),)
-            yield metrics.UNCONVERTED, engine.unconverted, (str(number),)
+            # In an epoch that is to be left nobody is judged by the newest version.
+            behind = engine.table.customers if engine.leaves else engine.unconverted
+            yield metrics.UNCONVERTED, behind, (str(number),)
             for part, size in engine.table.state_bytes().items():
                 parts[part] += size
     for part, size in parts.items():

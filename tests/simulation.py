@@ -172,6 +172,8 @@ class SimulatedPartition:
 
     def _write(self, transaction: Transaction) -> None:
         self.transactions.append(transaction)
+        if transaction.quiet:
+            assert not (transaction.changes or transaction.memberships or transaction.dead_letters)
         rows = [(transaction.epoch, row) for row in transaction.rows]
         if transaction.farewell is not None:
             rows.append(transaction.farewell)

@@ -35,9 +35,11 @@ def framed(type_name: str, fields: dict[str, Any]) -> bytes:
     return framing.frame(stored.fingerprint, body.getvalue())
 
 
-def change_record(seq: int, customer: str, to: str | None) -> tuple[str, bytes, bytes | None]:
+def change_record(
+    seq: int, customer: str, to: str | None, *, epoch: int = 1
+) -> tuple[str, bytes, bytes | None]:
     """A change in partition 0: (topic, key, value)."""
-    fields = change(seq, customer, to, partition=0)
+    fields = change(seq, customer, to, partition=0, epoch=epoch)
     whole = {
         **fields,
         "emitted_at": 0,
@@ -70,7 +72,7 @@ class Log:
         self._bootstrap, self._prefix = bootstrap, prefix
         self.source = Source(bootstrap, f"{prefix}.segment-changes", f"{prefix}.memberships", 1)
 
-    async def write(self, *records: tuple[str, bytes, bytes | None]) -> None:
+    async def write(self, *records: tuple[str, bytes | None, bytes | None]) -> None:
         """Append, in order, in one transaction, so that a marker follows."""
         await ensure_topics(self._bootstrap, self._prefix, 1)
         async with (
@@ -219,3 +221,22 @@ async def test_a_record_that_cannot_be_read_stops_the_sink_and_is_named(log: Log
     await log.write(change_record(1, "ada", "new"), ("segment-changes", b"bob", b"\xc3\x01nonsense"))
     with pytest.raises(SinkRejected, match=r"segment-changes-0 at 1: UnknownFingerprint"):
         await log.deliver(MemorySink())
+
+
+async def test_a_sink_goes_on_through_a_rebuild(log: Log) -> None:
+    """Markers are no changes, wherever they stand; numbers go on in the next epoch, and so does a sink."""
+
+    marker = ("segment-changes", b"", None)
+    await log.write(change_record(1, "ada", "new"), member_record(1, "ada", "new"))
+    sink = MemorySink()
+    await log.deliver(sink)
+    await log.write(
+        marker, change_record(2, "ada", "loyal", epoch=2), change_record(3, "bob", "new", epoch=2), marker
+    )
+    assert await log.deliver(sink) == 2
+    assert sink.watermarks[0].at == (2, 3)
+    await log.write(marker)
+    assert await log.deliver(sink) == 0
+    snapshot = await take_snapshot(log.source, 0)
+    assert snapshot.watermark.at == (1, 1)
+    assert values(sink.members[0].values()) == {"ada": "loyal", "bob": "new"}

@@ -29,7 +29,7 @@ class Slow(MemoryLog):
         self.go_on = asyncio.Event()
         self.begun = asyncio.Event()
 
-    async def restore(self) -> AsyncGenerator[Row, None]:
+    async def restore(self, epoch: int = 1) -> AsyncGenerator[Row, None]:
         """Wait, then nothing."""
         self.begun.set()
         await self.go_on.wait()

@@ -374,3 +374,76 @@ def test_what_makes_somebody_pending_outlives_the_taking_over() -> None:
         assert {(c["cause"], c["cause_event_id"], c["origin"]) for c in entered} == {
             ("late_event", "first", "live"),
         }
+
+
+def test_an_earlier_conversion_is_finished_before_the_epoch_is_left() -> None:
+    """What was told is then of one version; and the epoch is left as soon as that is so, crash or not."""
+    rng = random.Random(12)
+    log = random_log(rng, 200, customers=12)
+    partition = partition_of(log, bounds=Bounds(rows_max=2))
+    partition.run(itertools.repeat(20))
+    assert partition.versions is not None
+    applied, text = edited(rng), edited(rng) + ADDED
+    partition.versions.add(version(2, applied))
+    partition.convert(slices=2)
+    claim = claim_of(text, 3, 2)
+    partition.rebuild(claim, until=len(log))
+    publish(partition, claim)
+    partition.crash()
+    assert partition.engine.epoch == 1 and partition.engine.converting and not partition.engine.leaves
+    partition.convert()
+    assert partition.engine.leaves and partition.markers == []
+    partition.crash()
+    assert partition.engine.epoch == 2
+    partition.convert()
+    assert_taken_over(partition, log, text)
+
+
+def test_the_replay_refuses_what_is_too_old_and_says_nothing_of_what_is_dead() -> None:
+    """Its clock is that of the log, so its fold line is where that of a worker would have been."""
+    start, day = 1_700_000_000_000, 86_400_000
+    log: list[Entry] = []
+    for number, (tick, occurred) in enumerate(((0, 0), (900, 899), (901, 1))):
+        order = {"event_id": f"e{number}", "order_id": f"o{number}", "amount_minor": 900, "currency": "GBP"}
+        log.append(("Purchased", "ada", {**order, "occurred_at": start + occurred * day}))
+        log.append(("Tick", "", {"at": start + tick * day}))
+    partition, text = partition_of(log), TEXT + ADDED
+    partition.append(b"ada", b"garbage")
+    partition.run(itertools.repeat(2))
+    claim = claim_of(text, 2, 2)
+    for until in range(1, len(log) + 2):
+        partition.rebuild(claim, until=until)
+    publish(partition, claim)
+    partition.convert()
+    assert "proven" not in held(partition)["ada"]
+    again = fresh(log, text)
+    assert partition.engine.complete_since_ms == again.engine.complete_since_ms
+    assert partition.engine.complete_since_ms["orders"] > 0
+    assert len(partition.dead_letters) == 1
+
+
+def test_who_was_erased_stays_erased_up_to_when_either_epoch_says() -> None:
+    """The old definition knew of something later than the new one does: that counts, also after a restart."""
+    start = 1_700_000_000_000
+    order = {"order_id": "o1", "amount_minor": 900, "currency": "GBP"}
+    log: list[Entry] = [
+        ("Purchased", "ada", {**order, "event_id": "e1", "occurred_at": start}),
+        (
+            "Activity",
+            "ada",
+            {"event_id": "x", "occurred_at": start + 50, "name": "exported", "properties": {}},
+        ),
+        ("Erased", "ada", {"event_id": "z", "occurred_at": start + 10}),
+        ("Tick", "", {"at": start + 60}),
+    ]
+    partition = partition_of(log, TEXT + ADDED)
+    partition.run(itertools.repeat(9))
+    claim = claim_of(TEXT, 2, 2)
+    partition.rebuild(claim, until=len(log))
+    publish(partition, claim)
+    partition.convert()
+    partition.crash()
+    late = {**order, "event_id": "e2", "order_id": "o2", "occurred_at": start + 30}
+    write(partition, [("Purchased", "ada", late), ("Tick", "", {"at": start + 70})])
+    partition.run(itertools.repeat(9))
+    assert partition.values() == {} and held(partition) == {}
