@@ -36,7 +36,7 @@ SAY_S = 2.0
 @click.option("--by", default="", help="Who does it; without it, user and machine.")
 @click.option("--anyway", is_flag=True, help="Rebuild though `shoal apply` would do.")
 @click.option("--accept-loss", is_flag=True, help="Rebuild though events no longer begins with the first.")
-@click.option("--delete-old", is_flag=True, help="Then give up the old epoch's rows, which nobody reads.")
+@click.option("--delete-old", is_flag=True, help="Give up older epochs' rows, which nobody reads then.")
 @click.option("--abandon", is_flag=True, help="Give up the rebuild that is under way, whoever began it.")
 def rebuild_command(
     path: Path | None,
@@ -55,10 +55,15 @@ def rebuild_command(
     if abandon:
         settings = settings_alone()
         given_up = finished(abandon_rebuild(settings.kafka, settings.prefix))
+        topic = changelog_name(settings.prefix, given_up.epoch)
         click.echo(f"the rebuild of definition {given_up.number} by {given_up.by} is given up")
+        click.echo(f"{topic} may be deleted once its process has ended")
+        return
+    if path is None and delete_old:
+        finished(_given_up(settings_alone()))
         return
     if path is None:
-        raise click.UsageError("name the file to rebuild, or say --abandon")
+        raise click.UsageError("name the file to rebuild, or say --abandon, or --delete-old alone")
     settings, (definition, text) = configured_with(path)
     version = Version(
         1, text, definition.hash, SystemClock().now_ms(), by or operator(), comment[:COMMENT_CHARACTERS_MAX]
@@ -149,11 +154,26 @@ async def _taken_over(
         )
         return False
     if delete_old:
-        count = await give_up(pipeline, before, epoch)
-        click.echo(f"{count:,} rows of {old} are given up; Kafka's cleaner frees their space")
+        await _give_up(pipeline, before, epoch)
     else:
-        click.echo(f"nobody reads the rows of {old} any more; --delete-old would have given them up")
+        click.echo(
+            f"nobody reads the rows of {old} any more, and erasures do not reach them:"
+            " give them up with `shoal rebuild --delete-old`"
+        )
     return True
+
+
+async def _given_up(settings: Settings) -> None:
+    pipeline = await checked(settings)
+    epochs = Versions((await read_held(settings.kafka, settings.prefix)).versions).epochs
+    for epoch in epochs[:-1]:
+        await _give_up(pipeline, epoch, epochs[-1])
+
+
+async def _give_up(pipeline: Pipeline, epoch: int, newest: int) -> None:
+    count = await give_up(pipeline, epoch, newest)
+    old = changelog_name(pipeline.prefix, epoch)
+    click.echo(f"{count:,} rows of {old} are given up; Kafka's cleaner frees their space")
 
 
 def _tell(outcome: Outcome) -> None:

@@ -60,6 +60,7 @@ def readings(
             now_ms = clock.now_ms() if engine.mode == "wall" else engine.clock_ms
             yield from _of_customers(engine.table, str(number), now_ms)
             yield metrics.REFUSED, float(engine.refusal is not None), (str(number),)
+            yield metrics.EPOCH, engine.epoch, (str(number),)
             yield metrics.UNCONVERTED, engine.unconverted, (str(number),)
             for part, size in engine.table.state_bytes().items():
                 parts[part] += size

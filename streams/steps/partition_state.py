@@ -147,7 +147,7 @@ class PartitionState:
         if row.partitions != partitions:
             raise TopicMismatch(
                 f"partition {self.partition}: events has {partitions} partitions, the state was built with"
-                f" {row.partitions}; a new count needs a rebuild under a new prefix"
+                f" {row.partitions}; a new count needs a rebuild under a new prefix: docs/rebuild.md"
             )
         self._use(self._conversion.stored(row, f"partition {self.partition}"))
         self.clock_ms, self.seq, self.epoch, self._rebuilt = row.clock_ms, row.seq, row.epoch, row.rebuilt

@@ -78,21 +78,30 @@ async def test_a_plan_of_ones_own_segments_is_what_applying_does_and_bad_files_c
             moved += len(emitted)
         assert moved > 20
         await bad_files_change_nothing(pipeline, tmp_path)
-        gold = [
-            customer
-            for p in range(PARTITIONS)
-            for customer, held in sorted((await pipeline.memberships(p)).items())
-            if ("worth", "gold") in {(v["dimension"], v["value"]) for v in held["values"]}
-        ]
-        listed = pipeline.command("members", "worth", "gold").stdout.splitlines()
-        assert [line.split()[0] for line in listed[:-1]] == gold and len(gold) > 3
-        assert listed[-1] == f"{len(gold)} members" and all("  gold since 20" in line for line in listed[:-1])
+        await members_are_listed(pipeline)
         told = pipeline.command("explain", "c1", "--json")
         assert told.returncode == 0, told.stderr
         dimensions = json.loads(told.stdout)["dimensions"]
         assert {"rfm", "lifecycle", "worth", "base", "keeps"} <= dimensions.keys()
         assert dimensions["base"]["clauses"][0]["text"] == "spend(365d) >= 200"
         assert worker.end() == 0
+
+
+async def members_are_listed(pipeline: Pipeline) -> None:
+    """Who has a value, in all partitions, and who has this one."""
+    held = [
+        (customer, each["value"])
+        for p in range(PARTITIONS)
+        for customer, membership in sorted((await pipeline.memberships(p)).items())
+        for each in membership["values"]
+        if each["dimension"] == "rfm"
+    ]
+    listed = pipeline.command("members", "rfm").stdout.splitlines()
+    assert [tuple(line.split()[:2]) for line in listed[:-1]] == held
+    assert len(held) > 20 and listed[-1] == f"{len(held)} members"
+    value = held[0][1]
+    some = pipeline.command("members", "rfm", value).stdout.splitlines()
+    assert [line.split()[0] for line in some[:-1]] == [who for who, each in held if each == value]
 
 
 async def bad_files_change_nothing(pipeline: Pipeline, folder: Path) -> None:

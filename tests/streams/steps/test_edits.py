@@ -26,10 +26,10 @@ def file_of(**segments: dict[str, Any]) -> str:
     return with_sections("\n".join(lines) + "\n") if segments else with_sections("")
 
 
-def partition_of(text: str) -> SimulatedPartition:
+def partition_of(text: str, **options: Any) -> SimulatedPartition:
     """A partition that begins with this file."""
     versions = Versions([version(1, text)])
-    return SimulatedPartition(versions.newest.definition, versions=versions)
+    return SimulatedPartition(versions.newest.definition, versions=versions, **options)
 
 
 def apply(partition: SimulatedPartition, text: str) -> list[dict[str, Any]]:
@@ -127,18 +127,29 @@ def test_a_pause_is_forgotten_with_an_edit_and_an_exit_by_it_starts_none() -> No
     ]
 
 
-def test_a_segment_that_was_gone_remembers_no_pause() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_segment_that_was_gone_remembers_no_pause(restarts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left on day 3, the segment removed on day 4, back on day 5: an order on day 6 enters at once."""
     slow = {"when": "orders(2d) >= 1", "cooldown": "30d"}
     partition = partition_of(file_of(s=slow))
-    bought(partition, "ann", 1, 1_000)
+    for name in ("ann", "bob"):
+        bought(partition, name, 1, 1_000)
     ticks(partition, 1, 4)
-    assert apply(partition, file_of()) == []
+    if restarts:
+        monkeypatch.setattr(conversion, "SLICE_CUSTOMERS_MAX", 1)
+        assert partition.versions is not None
+        partition.versions.add(version(2, file_of()))
+        partition.convert(slices=1)
+        partition.crash()
+        partition.convert()
+    else:
+        assert apply(partition, file_of()) == []
     ticks(partition, 4, 5)
     assert apply(partition, file_of(s=slow)) == []
-    bought(partition, "ann", 6, 1_000)
+    for name in ("ann", "bob"):
+        bought(partition, name, 6, 1_000)
     ticks(partition, 6, 7)
-    assert of_s(partition)[2:] == [("entered", "event", 6.0)]
+    assert of_s(partition)[4:] == [("entered", "event", 6.0)] * 2
 
 
 def test_an_edit_that_was_taken_back_before_its_slice_came_is_an_edit_all_the_same() -> None:
@@ -209,6 +220,85 @@ def test_a_rule_says_nothing_of_what_was_before_it() -> None:
     # What is no edit of its own is dated as ever; and after an hour nothing is held back any more.
     ticks(partition, 2.5, 4)
     assert partition.engine._conversion.begun_ms == {}
+
+
+def test_nobody_comes_back_before_the_slice_that_put_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edit is taken on at noon, a slice comes half an hour later, then an order of between them."""
+    monkeypatch.setattr(conversion, "SLICE_CUSTOMERS_MAX", 1)
+    slow = {"when": "orders(6h) >= 1", "dwell_exit": "20d"}
+    partition = partition_of(file_of(s=slow))
+    for name in ("ann", "bob"):
+        bought(partition, name, 1, 1_000)
+    ticks(partition, 1, 2)
+    assert partition.versions is not None
+    partition.versions.add(version(2, file_of(s=slow | {"dwell_exit": "19d"})))
+    partition.convert(slices=1)
+    partition.tick(T0 + 2 * DAY + HOUR // 2)
+    run(partition)
+    partition.convert()
+    for name in ("ann", "bob"):
+        bought(partition, name, 2 + 0.25 / 24, 1_000)
+    partition.tick(T0 + 2 * DAY + HOUR)
+    run(partition)
+    for name in ("ann", "bob"):
+        mine = [c for c in partition.changes if (c["customer_id"], c["dimension"]) == (name, "s")]
+        assert [c["change"] for c in mine] == ["entered", "exited", "entered"]
+        assert [c["effective_at"] for c in mine] == sorted(c["effective_at"] for c in mine)
+
+
+def test_a_pause_is_forgotten_by_whom_an_event_converts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out since day 3, edited on day 4, a refund that changes nothing first: in with the order of day 5."""
+    monkeypatch.setattr(conversion, "SLICE_CUSTOMERS_MAX", 1)
+    slow = {"when": "orders(2d) >= 1", "cooldown": "30d"}
+    partition = partition_of(file_of(s=slow))
+    for name in ("ann", "bob"):
+        bought(partition, name, 1, 1_000)
+    ticks(partition, 1, 4)
+    assert partition.versions is not None
+    partition.versions.add(version(2, file_of(s=slow | {"cooldown": "29d"})))
+    partition.convert(slices=1)
+    for name in ("ann", "bob"):
+        fields = {"event_id": f"r{name}", "occurred_at": T0 + 4 * DAY, "kind": "refund", "currency": "GBP"}
+        partition.event("Refunded", name, fields | {"refund_id": f"r{name}", "amount_minor": 1})
+    ticks(partition, 4, 4.5)
+    for name in ("ann", "bob"):
+        bought(partition, name, 5, 1_000)
+    ticks(partition, 5, 5)
+    assert sorted(c[4] for c in told(partition, "s") if c[0] == "entered") == [1.0, 1.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_restart_knows_by_which_version_everybody_was_judged(
+    whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dwell was edited in version 2, to which everybody or half of them came; 3 edits something else.
+
+    Who was converted to 2 and is not written, for nothing differed, waits from the order on; who was not
+    begins afresh with it, and is in at once.
+    """
+    names, stories = ("ann", "bob", "cid", "dan"), []
+    for crashes in (False, True):
+        partition = partition_of(file_of(s=SLOW), new_fact_key=lambda: b"0123456789abcdef")
+        for name in names:
+            bought(partition, name, -30, 1_000)
+        ticks(partition, 1, 2)
+        assert partition.versions is not None
+        for number, other, slices in ((2, 1, 99 if whole else 1), (3, 2, 1)):
+            edited = file_of(s=SLOW | {"dwell_enter": "3d"}, other={"when": f"orders(1d) >= {other}"})
+            partition.versions.add(version(number, edited))
+            # Two come to version 2, if not all do; one to version 3.
+            monkeypatch.setattr(conversion, "SLICE_CUSTOMERS_MAX", 4 - number)
+            partition.convert(slices=slices)
+        if crashes:
+            partition.crash()
+        for name in names:
+            bought(partition, name, 3, 1_000)
+        ticks(partition, 3, 8)
+        stories.append(
+            sorted((c["customer_id"], c["effective_at"]) for c in partition.changes if c["dimension"] == "s")
+        )
+    at_once = [at_ms for _, at_ms in stories[0] if at_ms < T0 + 6 * DAY]
+    assert stories[0] == stories[1] and len(at_once) == (0 if whole else 2)
 
 
 def test_a_segment_that_becomes_a_dimension_goes_on_under_its_name() -> None:

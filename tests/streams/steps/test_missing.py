@@ -66,10 +66,12 @@ def test_a_series_that_was_dropped_takes_none_of_its_facts_back(restarts: bool) 
     assert taken_on(partition, file_of(s=LOGINS)) is None
     if restarts:
         partition.crash()
-    logged_in(partition, 5.5)
-    logged_in(partition, 5.6, "export")
-    partition.tick(T0 + 6 * DAY)
+    for day in (9.5, 9.6):
+        logged_in(partition, day)
+        logged_in(partition, day, "export")
+    partition.tick(T0 + 11 * DAY)
     partition.run(itertools.repeat(50))
+    # By these two alone: they are read as what they are, whatever lies beside them in memory.
     assert partition.values()["ann"].get("s") == "s"
     assert not any("export" in name for name in partition.engine.complete_since_ms)
     refusal = taken_on(partition, file_of(s=LOGINS, t=EXPORTS))
@@ -108,23 +110,28 @@ def test_another_currency_is_refused() -> None:
 
 
 def test_a_rate_holds_for_what_is_read_from_then_on() -> None:
-    """An edit of a rate moves nobody, and the next order in that currency is worth what it says."""
-    partition = going(TEXT)
-    rated = TEXT.replace("EUR: 0.86", "EUR: 0.50")
-    assert rated != TEXT
+    """An edit of a rate moves nobody, and the next order and its lines are worth what it says."""
+    text = file_of(s={"when": "orders(30d where unit_price > 8) >= 1"})
+    partition = going(text)
+    rated = text.replace("EUR: 0.86", "EUR: 0.50")
+    assert rated != text
     assert taken_on(partition, rated) is None
-    partition.event(
-        "Purchased",
-        "ann",
-        {
-            "event_id": "e",
-            "order_id": "euros",
-            "occurred_at": T0 + 6 * DAY,
-            "amount_minor": 1_000,
-            "currency": "EUR",
-        },
-    )
-    partition.tick(T0 + 7 * DAY)
-    partition.run(itertools.repeat(50))
-    _, paid, _ = partition.engine.table.lifetime(np.array([0]))
-    assert paid.tolist() == [1_500]
+    for place, (day, cents) in enumerate(((6, 1_000), (8, 2_000))):
+        partition.event(
+            "Purchased",
+            "ann",
+            {
+                "event_id": f"e{day}",
+                "order_id": f"euros{day}",
+                "occurred_at": T0 + day * DAY,
+                "amount_minor": cents,
+                "currency": "EUR",
+                "items": [{"sku": "x", "quantity": 1, "unit_price_minor": cents}],
+            },
+        )
+        partition.tick(T0 + (day + 1) * DAY)
+        partition.run(itertools.repeat(50))
+        _, paid, _ = partition.engine.table.lifetime(np.array([0]))
+        assert paid.tolist() == [(1_500, 2_500)[place]]
+        # Ten euros are five pounds now, and were 8.60 before.
+        assert ("s" in partition.values()["ann"]) is bool(place)
