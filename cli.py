@@ -26,6 +26,8 @@ from commands.definitions import (
     rollback_command,
 )
 from commands.explain import explain_command
+from commands.members import members_command
+from commands.rebuild import rebuild_command
 from commands.starting import EXIT_FAILED, File, configured, finished, operator
 from settings import Settings
 from sinks.delivery import Delivery
@@ -53,7 +55,9 @@ COMMANDS = (
     rollback_command,
     calibrate_command,
     resend_command,
+    rebuild_command,
     explain_command,
+    members_command,
 )
 """Those that are declared elsewhere."""
 
@@ -139,16 +143,17 @@ async def _work(settings: Settings, file: File) -> int:
         versions = await in_force(
             settings.kafka, settings.prefix, settings.partitions, SystemClock(), file, operator()
         )
-        await _check_topics(settings, versions.newest.definition.longest_window_ms)
+        await _check_topics(settings, versions.newest.definition.longest_window_ms, versions.epochs[-1])
         return await _serve(settings, versions, web)
 
 
-async def _check_topics(settings: Settings, longest_window_ms: int) -> None:
+async def _check_topics(settings: Settings, longest_window_ms: int, epoch: int = 1) -> None:
     await check_topics(
         settings.kafka,
         settings.prefix,
         settings.partitions,
         longest_window_ms=longest_window_ms,
+        epoch=epoch,
         wait_s_max=settings.kafka_wait_s_max,
     )
 

@@ -88,6 +88,16 @@ class DefinitionBehind(KafkaError):
     retryable = True
 
 
+class EpochLeft(KafkaError):
+    """A rebuilt epoch takes over: the partition is restored from it. No failure, and nothing is lost."""
+
+    retryable = True
+
+
+class RebuildTaken(ShoalError):
+    """A rebuild goes on elsewhere, was abandoned, or is published already."""
+
+
 class ApplyConflict(ShoalError):
     """Somebody else applied a version first; what was planned was planned on an older one."""
 

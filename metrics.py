@@ -182,6 +182,9 @@ REFUSED = Metric(
     "1 while a partition keeps an earlier version, for the newest needs facts that are not kept.",
     (PARTITION,),
 )
+EPOCH = Metric(
+    "shoal_partition_epoch", "gauge", "Epoch a partition is in: one more with each rebuild.", (PARTITION,)
+)
 UNCONVERTED = Metric(
     "shoal_unconverted_customers",
     "gauge",

@@ -124,10 +124,10 @@ def _event(
 class Encoder:
     """Framed Avro with the parsed schemas at hand: a million events in seconds."""
 
-    def __init__(self) -> None:
-        self._stored = {
-            name: committed().latest(name) for name in ("Purchased", "Refunded", "SignedUp", "ProfileUpdated")
-        }
+    def __init__(self, *types: str) -> None:
+        """Take the types it encodes; purchases, refunds, sign-ups and profiles unless others are named."""
+        types = types or ("Purchased", "Refunded", "SignedUp", "ProfileUpdated")
+        self._stored = {name: committed().latest(name) for name in types}
 
     def __call__(self, type_name: str, fields: Mapping[str, Any]) -> bytes:
         stored = self._stored[type_name]

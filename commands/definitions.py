@@ -109,7 +109,8 @@ def resend_command(by: str) -> None:
     click.echo(f"workers send all members again, run {run_id}")
 
 
-async def _checked(settings: Settings, longest_window_ms: int = 0) -> Pipeline:
+async def checked(settings: Settings, longest_window_ms: int = 0) -> Pipeline:
+    """Return the pipeline of these settings, its topics checked. Raises TopicMismatch, KafkaUnavailable."""
     await check_topics(
         settings.kafka,
         settings.prefix,
@@ -121,7 +122,7 @@ async def _checked(settings: Settings, longest_window_ms: int = 0) -> Pipeline:
 
 
 async def _planned(settings: Settings, definition: Definition, text: str) -> tuple[Pipeline, Plan]:
-    pipeline = await _checked(settings, definition.longest_window_ms)
+    pipeline = await checked(settings, definition.longest_window_ms)
     applied = await read_versions(settings.kafka, settings.prefix)
     return pipeline, await make_plan(pipeline, applied, definition, text)
 
@@ -138,7 +139,7 @@ async def _applied(settings: Settings, definition: Definition, version: Version,
 
 
 async def _rolled_back(settings: Settings, number: int, comment: str, by: str, confirmed: bool) -> None:
-    await _checked(settings)
+    await checked(settings)
     versions = await read_versions(settings.kafka, settings.prefix)
     found = [version for version in versions if version.number == number]
     if not found:
@@ -149,7 +150,7 @@ async def _rolled_back(settings: Settings, number: int, comment: str, by: str, c
 
 
 async def _calibrated(settings: Settings) -> str:
-    pipeline = await _checked(settings)
+    pipeline = await checked(settings)
     applied = await read_versions(settings.kafka, settings.prefix)
     if not applied:
         raise TooFewCustomers("no definition is applied yet, so there are no customers; start a worker first")
@@ -165,14 +166,17 @@ async def _calibrated(settings: Settings) -> str:
 
 
 async def _resent(settings: Settings, by: str) -> str:
-    await _checked(settings)
+    await checked(settings)
     return await request_resend(settings.kafka, settings.prefix, SystemClock(), by)
 
 
 async def _history(settings: Settings) -> tuple[list[Version], dict[int, Any]]:
-    await _checked(settings)
-    rows = await committed.partition_rows(settings.kafka, settings.prefix, settings.partitions)
-    return await read_versions(settings.kafka, settings.prefix), rows
+    await checked(settings)
+    versions = await read_versions(settings.kafka, settings.prefix)
+    epochs = Versions(versions).epochs if versions else committed.FIRST
+    return versions, await committed.partition_rows(
+        settings.kafka, settings.prefix, settings.partitions, epochs
+    )
 
 
 def _state(version: Version, rows: dict[int, Any]) -> str:

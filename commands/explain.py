@@ -15,6 +15,7 @@ from streams.applying import Pipeline, versions_of
 from streams.explanation import Explained, explanation
 from streams.explanation_report import as_json, as_text
 from streams.kafka.running import configure_logging
+from streams.segments.literals import epoch_ms
 from streams.topics import check_topics
 
 
@@ -29,7 +30,7 @@ class _Instant(click.ParamType):
             at = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"expected an instant such as 2026-01-31T12:00:00Z, got {value}", param, ctx)
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+        return epoch_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 @click.command("explain")

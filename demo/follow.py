@@ -50,7 +50,7 @@ class Follower:
             raise KafkaUnavailable(f"following the pipeline: {error!r}") from error
         for where, records in fetched.items():
             for record in records:
-                if where.topic == self._changes:
+                if where.topic == self._changes and record.value is not None:
                     self._scene.changed(_change(decode_change(record.value)))
                 elif record.key == PARTITION_ROW_KEY:
                     self._clocks_ms[where.partition] = PartitionRow.decode(record.value).clock_ms

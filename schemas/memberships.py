@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from schemas import binary, framing
-from schemas.assembly import assembly
+from schemas.assembly import Bools, assembly
 from schemas.binary import Int64s
 from schemas.changes import NEVER_MS, Dimension, dimension_heads, read_as, write_accounts
 from schemas.registry import Registry, committed
@@ -53,7 +53,6 @@ def encode_memberships(
     Raises a KeyError for a dimension kind that is not in the schema.
     """
     count, held = len(memberships), memberships.value >= 0
-    heads = dimension_heads(dimensions)
     if not count:
         return []
     out = assembly(count)
@@ -66,16 +65,34 @@ def encode_memberships(
     items = np.count_nonzero(held, axis=1)
     # An array is its items behind their number, then a zero; an empty one is the zero.
     out.longs(items, items > 0)
-    for index, (dimension, head) in enumerate(zip(dimensions, heads, strict=True)):
-        there = held[:, index]
-        present = None if there.all() else there
-        labels = [head + binary.text(value.encode()) for value in dimension.values]
-        out.choices(labels, np.maximum(memberships.value[:, index], 0), present)
-        out.longs(memberships.since_ms[:, index], present)
-        out.optional_longs(memberships.expires_at_ms, NEVER_MS, present)
-        out.longs(memberships.value_seq[:, index], present)
+    out.encoded(_values(dimensions, memberships, held, items))
     out.constant(binary.END_OF_ARRAY)
     return out.records()
+
+
+def _values(
+    dimensions: Sequence[Dimension], memberships: Memberships, held: Bools, items: Int64s
+) -> list[bytes]:
+    """Return the values of each customer end to end: many dimensions cost nothing to who has none in them."""
+    row, dimension = held.nonzero()
+    heads = dimension_heads(dimensions)
+    if not len(row):
+        return [b""] * len(held)
+    labels = [
+        head + binary.text(value.encode())
+        for head, each in zip(heads, dimensions, strict=True)
+        for value in each.values
+    ]
+    firsts = np.cumsum([0, *(len(each.values) for each in dimensions)])
+    out = assembly(len(row))
+    out.choices(labels, firsts[dimension] + memberships.value[row, dimension])
+    out.longs(memberships.since_ms[row, dimension])
+    out.optional_longs(memberships.expires_at_ms[row], NEVER_MS)
+    out.longs(memberships.value_seq[row, dimension])
+    values, ends = out.records(), items.cumsum()
+    return [
+        b"".join(values[end - size : end]) for size, end in zip(items.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 def decode_membership(value: bytes, registry: Registry | None = None) -> dict[str, Any]:

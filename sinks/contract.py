@@ -129,8 +129,8 @@ def check(batch: Batch) -> None:
 
 
 def follows(at: tuple[int, int], last: tuple[int, int]) -> bool:
-    """Whether nothing lies between two (epoch, seq): seq counts from 1 in every epoch, without gaps."""
-    return at == (last[0], last[1] + 1) or (at[0] > last[0] and at[1] == 1)
+    """Whether nothing lies between two (epoch, seq): seq counts on without gaps, through every epoch."""
+    return at[1] == last[1] + 1 and at[0] >= last[0]
 
 
 def news(batch: Batch, held: Watermark | None) -> Sequence[Change]:

@@ -120,8 +120,10 @@ class Delivery(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             if once and goals is None and self._consumer.assignment():
                 goals = await self._ends()
             for where, records in (await self._fetched()).items():
-                if where.partition in self._held and records:
-                    await self._deliver(where.partition, records)
+                # A record without a value is a marker, such as of a rebuild: no change, and no number.
+                changes = [record for record in records if record.value is not None]
+                if where.partition in self._held and changes:
+                    await self._deliver(where.partition, changes)
             if goals is not None and await self._reached(goals):
                 return
             if time.monotonic() - checked_s >= CHECK_S:

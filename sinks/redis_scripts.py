@@ -18,7 +18,7 @@ local epoch, seq, first, last = tonumber(held[1]), tonumber(held[2]), 0, 0
 for i = 3, #ARGV, width do
   local e, s = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   if e > epoch or (e == epoch and s > seq) then
-    if not ((e == epoch and s == seq + 1) or (e > epoch and s == 1)) then return {-1, held[1], held[2]} end
+    if s ~= seq + 1 then return {-1, held[1], held[2]} end
     if first == 0 then first = i end
     epoch, seq, last = e, s, i
   end

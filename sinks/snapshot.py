@@ -131,6 +131,8 @@ async def _resumption(
         at, back = max(first, end - back), back * 4
         last = None
         async for record in _records(consumer, where, at, end):
+            if record.value is None:
+                continue  # A marker, such as of a rebuild.
             change = _decoded(record)
             if (change["epoch"], change["seq"]) > latest:
                 if last is None and at == first:

@@ -40,8 +40,8 @@ async def make_plan(
 
     One partition at a time is in memory. Raises what restoring a partition does, KafkaUnavailable.
     """
-    base = applied[-1].number if applied else 0
-    candidate = Version(base + 1, text, definition.hash, 0, "", "a plan")
+    base, epoch = (applied[-1].number, applied[-1].epoch) if applied else (0, 1)
+    candidate = Version(base + 1, text, definition.hash, 0, "", "a plan", epoch=epoch)
     # Without any version there may be state all the same: of this very file, or it is refused.
     first = Version(definition.version, text, definition.hash, 0, "", "not applied")
     versions = Versions([*applied, candidate] if applied else [first])
@@ -51,6 +51,8 @@ async def make_plan(
             engine = await committed.restored(
                 consumer, pipeline.prefix, number, pipeline.partitions, versions
             )
+            if engine.leaves:
+                raise ApplyConflict(f"partition {number} still goes to epoch {epoch}; ask again in a moment")
             parts[number] = plan_partition(engine)
             rates = await changes_a_day(consumer, pipeline.prefix, number, parts[number].clock_ms)
             for dimension, rate in rates.items():

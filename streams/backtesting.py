@@ -23,7 +23,8 @@ def changes_a_day(engine: PartitionEngine) -> tuple[dict[str, float], int]:
     follow their rules with their delays from the first day on, at which nobody waits.
     """
     table, evaluator = engine.table, engine.evaluator
-    slots: Int64s = np.argsort(table.ordering())[:BACKTEST_CUSTOMERS_MAX]
+    slots: Int64s = np.argsort(table.ordering())
+    slots = slots[table.slots.lengths_of(slots) > 0][:BACKTEST_CUSTOMERS_MAX]
     if not len(slots):
         return dict.fromkeys(evaluator.dimensions, 0.0), 0
     changes = np.zeros(len(evaluator.dimensions))
@@ -45,5 +46,5 @@ def changes_a_day(engine: PartitionEngine) -> tuple[dict[str, float], int]:
                 since_ms[:, place] = began_ms
         changes += (value != before).sum(axis=0)
         held = value, since_ms
-    rates = changes * (table.count / len(slots) / BACKTEST_DAYS)
+    rates = changes * (table.customers / len(slots) / BACKTEST_DAYS)
     return dict(zip(evaluator.dimensions, rates.tolist(), strict=True)), len(slots)

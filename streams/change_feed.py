@@ -42,7 +42,9 @@ async def changes(
                 fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)
                 for records in fetched.values():
                     for record in records:
-                        yield decode_change(record.value)
+                        # A record without a value is a marker, such as of a rebuild.
+                        if record.value is not None:
+                            yield decode_change(record.value)
         except (ClientError, OSError) as error:
             raise KafkaUnavailable(f"reading {topic_name(prefix, SEGMENT_CHANGES)}: {error!r}") from error
 

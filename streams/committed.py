@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError as ClientError
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from aiokafka import AIOKafkaConsumer
 
 from clock import SystemClock
-from errors import KafkaUnavailable
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.kafka import reading
 from streams.segments.versions import Versions
 from streams.steps.engine import PartitionEngine
-from streams.topics import CUSTOMERS, topic_name
+from streams.steps.epochs import is_live
+from streams.topics import changelog_name
 
-LOOK_BACK = 64
-"""Records looked at first: the partition row is the last of every transaction."""
-
-POLL_MS = 50
+FIRST = (1,)
+"""The epochs of a pipeline that was never rebuilt."""
 
 
-async def partition_rows(bootstrap: str, prefix: str, partitions: int) -> dict[int, PartitionRow]:
-    """Return the partition row of every partition that has one. Raises KafkaUnavailable, StateCorrupt."""
+async def partition_rows(
+    bootstrap: str, prefix: str, partitions: int, epochs: Sequence[int] = FIRST
+) -> dict[int, PartitionRow]:
+    """Return the partition row of every partition that has one, of the epoch that is the truth of it.
+
+    `epochs` are those there are versions of, ascending. Raises KafkaUnavailable, StateCorrupt.
+    """
     async with reading.reader(bootstrap) as consumer:
-        found = {number: await _partition_row(consumer, prefix, number) for number in range(partitions)}
+        found = {number: await live_row(consumer, prefix, number, epochs) for number in range(partitions)}
     return {number: row for number, row in found.items() if row is not None}
+
+
+async def live_row(
+    consumer: AIOKafkaConsumer, prefix: str, partition: int, epochs: Sequence[int]
+) -> PartitionRow | None:
+    """Return the row of one partition, None when nothing was ever committed. Raises as `partition_rows`."""
+    for epoch in reversed(epochs):
+        row = await _row(consumer, prefix, partition, epoch)
+        if epoch == epochs[0] or is_live(row):
+            return row
+    return None
 
 
 async def restored(
@@ -43,32 +59,21 @@ async def restored(
         wall=SystemClock(),
         versions=versions,
     )
-    async for key, value in reading.committed_rows(consumer, topic_name(prefix, CUSTOMERS), partition):
-        engine.restore_row(key, value)
+    row = None if len(engine.epochs) == 1 else await live_row(consumer, prefix, partition, engine.epochs)
+    epoch = engine.epochs[-1] if row is None else row.epoch
+    engine.begin_restore(epoch)
+    if row is not None and row.rebuilt is not None:
+        told = changelog_name(prefix, row.rebuilt.told_epoch)
+        async with aclosing(reading.committed_rows(consumer, told, partition)) as rows:
+            async for key, value in rows:
+                engine.told_row(key, value)
+    async with aclosing(reading.committed_rows(consumer, changelog_name(prefix, epoch), partition)) as rows:
+        async for key, value in rows:
+            engine.restore_row(key, value)
     engine.finish_restore(partitions=partitions)
     return engine
 
 
-async def _partition_row(consumer: AIOKafkaConsumer, prefix: str, partition: int) -> PartitionRow | None:
-    """Look for the row from the end backwards, ever further."""
-    topic = topic_name(prefix, CUSTOMERS)
-    held = await reading.extent(consumer, topic, partition)
-    where = TopicPartition(topic, partition)
-    back = LOOK_BACK
-    while True:
-        start = max(held.first, held.end - back)
-        consumer.assign([where])
-        consumer.seek(where, start)
-        found: bytes | None = None
-        try:
-            while await consumer.position(where) < held.end:
-                for record in (await consumer.getmany(where, timeout_ms=POLL_MS)).get(where, ()):
-                    if record.key == PARTITION_ROW_KEY and record.offset < held.end:
-                        found = record.value
-        except (ClientError, OSError) as error:
-            raise KafkaUnavailable(f"reading {topic}-{partition}: {error!r}") from error
-        if found is not None:
-            return PartitionRow.decode(found)
-        if start == held.first:
-            return None
-        back *= 16
+async def _row(consumer: AIOKafkaConsumer, prefix: str, partition: int, epoch: int) -> PartitionRow | None:
+    found = await reading.latest(consumer, changelog_name(prefix, epoch), partition, PARTITION_ROW_KEY)
+    return None if found is None else PartitionRow.decode(found)

@@ -12,9 +12,9 @@ import json
 import logging
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -22,11 +22,11 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.errors import KafkaError as ClientError
 
 from clock import Clock
-from errors import ApplyConflict, DefinitionError, DefinitionMismatch, KafkaUnavailable
+from errors import ApplyConflict, DefinitionError, DefinitionMismatch, KafkaUnavailable, RebuildTaken
 from streams import committed
 from streams.kafka import reading
 from streams.segments.definition import Definition
-from streams.segments.versions import Version, Versions
+from streams.segments.versions import Claim, Version, Versions
 from streams.topics import DEFINITIONS, topic_name
 
 log = logging.getLogger(__name__)
@@ -38,56 +38,158 @@ PAUSE_S = 0.1
 POLL_MS = 100
 
 RESEND_KEY = b"resend"
-"""The key of the latest request to send all members again; every other key is a version's number."""
+"""The key of the latest request to send all members again."""
+REBUILD_KEY = b"rebuild"
+"""The key of the latest rebuild's claim."""
+OTHER_KEYS = (RESEND_KEY, REBUILD_KEY)
+"""Every other key is a version's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the topic holds."""
+
+    versions: list[Version]
+    """Oldest first."""
+    resend_run_id: str | None
+    """Of the latest request to send all members again."""
+    claim: Claim | None
+    """The latest rebuild."""
+
+    @property
+    def base(self) -> int:
+        """Number of the newest version, 0 for none."""
+        return self.versions[-1].number if self.versions else 0
+
+
+Record = tuple[bytes, bytes]
+Decision = Callable[[Held], tuple[Version, Sequence[Record]]]
+"""From what is there to what to return and what to write, all of it at once; asked again when it is not sure
+that it was written."""
 
 
 async def read_versions(bootstrap: str, prefix: str) -> list[Version]:
     """Return every version that was applied, oldest first. Raises KafkaUnavailable, DefinitionError."""
-    return (await _read(bootstrap, prefix))[0]
+    return (await read_held(bootstrap, prefix)).versions
 
 
-async def _read(bootstrap: str, prefix: str) -> tuple[list[Version], str | None]:
-    """Return the versions, and the run id of the latest request to resend."""
+async def read_held(bootstrap: str, prefix: str) -> Held:
+    """Return everything the topic holds. Raises KafkaUnavailable, DefinitionError."""
     topic = topic_name(prefix, DEFINITIONS)
     async with (
         reading.reader(bootstrap) as consumer,
         aclosing(reading.committed_rows(consumer, topic, 0)) as rows,
     ):
         latest = {key: value async for key, value in rows}
-    found = (Version.decode(v) for key, v in latest.items() if v is not None and key != RESEND_KEY)
-    asked = latest.get(RESEND_KEY)
-    return sorted(found, key=lambda version: version.number), None if asked is None else _run_id(asked)
+    found = (Version.decode(v) for key, v in latest.items() if v is not None and key not in OTHER_KEYS)
+    asked, claimed = latest.get(RESEND_KEY), latest.get(REBUILD_KEY)
+    return Held(
+        sorted(found, key=lambda version: version.number),
+        None if asked is None else _run_id(asked),
+        None if claimed is None else Claim.decode(claimed),
+    )
 
 
 async def publish(bootstrap: str, prefix: str, version: Version, *, base: int) -> Version:
     """Write a version behind `base`, the newest its writer knew of (0: none); return it, numbered.
 
-    Its own number counts only for the very first. Raises ApplyConflict, saying who was first, when
-    `base` is not the newest any more; KafkaUnavailable.
+    Its own number counts only for the very first; its epoch is that of the newest. Raises ApplyConflict,
+    saying who was first, when `base` is not the newest any more or somebody rebuilds; KafkaUnavailable.
     """
     tried: Version | None = None
+
+    def decide(held: Held) -> tuple[Version, Sequence[Record]]:
+        nonlocal tried
+        newest = held.versions[-1] if held.versions else None
+        if tried is not None and newest == tried:
+            # The answer to our own commit was lost, the commit was not.
+            return tried, ()
+        if held.base != base:
+            raise ApplyConflict(_first(newest, base))
+        if held.claim is not None and held.claim.state == "running":
+            raise ApplyConflict(_rebuilds(held.claim))
+        tried = version if newest is None else replace(version, number=base + 1, epoch=newest.epoch)
+        return tried, [(tried.key, tried.encode())]
+
+    return await _decided(bootstrap, prefix, decide)
+
+
+async def claim_rebuild(bootstrap: str, prefix: str, version: Version, *, base: int) -> Version:
+    """Reserve the number behind `base` and a next epoch for the rebuild of a version; return it with both.
+
+    One of the same content that is under way is returned instead: whoever comes later goes on with it.
+    Raises ApplyConflict when `base` is not the newest any more or another is rebuilt; KafkaUnavailable.
+    """
+
+    def decide(held: Held) -> tuple[Version, Sequence[Record]]:
+        claim = held.claim
+        if claim is not None and claim.state == "running":
+            if claim.version.hash != version.hash:
+                raise ApplyConflict(_rebuilds(claim))
+            return claim.version, ()
+        if held.base != base:
+            raise ApplyConflict(_first(held.versions[-1] if held.versions else None, base))
+        epochs = [each.epoch for each in held.versions] + ([] if claim is None else [claim.version.epoch])
+        mine = replace(version, number=base + 1, epoch=1 + max(epochs, default=1))
+        return mine, [(REBUILD_KEY, Claim(mine).encode())]
+
+    return await _decided(bootstrap, prefix, decide)
+
+
+async def publish_rebuild(bootstrap: str, prefix: str, claimed: Version, clock: Clock) -> Version:
+    """Make what was claimed and is rebuilt the newest version; workers then go to its epoch.
+
+    Raises RebuildTaken when it is published already or was abandoned; KafkaUnavailable.
+    """
+
+    def decide(held: Held) -> tuple[Version, Sequence[Record]]:
+        check_claim(held, claimed)
+        mine = replace(claimed, applied_at_ms=clock.now_ms())
+        return mine, [(mine.key, mine.encode()), (REBUILD_KEY, Claim(mine, "published").encode())]
+
+    return await _decided(bootstrap, prefix, decide)
+
+
+async def abandon_rebuild(bootstrap: str, prefix: str) -> Version:
+    """Give up the rebuild under way, whoever runs it; return what it was to be. Raises RebuildTaken."""
+
+    def decide(held: Held) -> tuple[Version, Sequence[Record]]:
+        claim = held.claim
+        if claim is None or claim.state == "published":
+            raise RebuildTaken("there is no rebuild to abandon")
+        return claim.version, [(REBUILD_KEY, Claim(claim.version, "abandoned").encode())]
+
+    return await _decided(bootstrap, prefix, decide)
+
+
+def check_claim(held: Held, claimed: Version) -> None:
+    """Raise RebuildTaken unless this rebuild is still under way."""
+    claim = held.claim
+    if claim is None or claim.version.epoch != claimed.epoch or claim.state != "running":
+        state = "gone" if claim is None or claim.version.epoch != claimed.epoch else claim.state
+        raise RebuildTaken(f"the rebuild of epoch {claimed.epoch} is {state}; look at `shoal history`")
+
+
+async def _decided(bootstrap: str, prefix: str, decide: Decision) -> Version:
+    """Become the only writer, show what is there, write what is decided; again, if that may have failed."""
     for attempt in range(ATTEMPTS_MAX):
         async with AsyncExitStack() as stack:
             producer = await _only_writer(bootstrap, prefix, stack)
-            versions = await read_versions(bootstrap, prefix)
-            newest = versions[-1] if versions else None
-            if tried is not None and newest == tried:
-                # The answer to our own commit was lost, the commit was not.
-                return tried
-            if (newest.number if newest else 0) != base:
-                raise ApplyConflict(_first(newest, base))
-            tried = replace(version, number=base + 1) if base else version
+            version, records = decide(await read_held(bootstrap, prefix))
+            if not records:
+                return version
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S), producer.transaction():
-                    topic = topic_name(prefix, DEFINITIONS)
-                    await producer.send_and_wait(topic, tried.encode(), key=tried.key, partition=0)
+                    for key, value in records:
+                        topic = topic_name(prefix, DEFINITIONS)
+                        await producer.send_and_wait(topic, value, key=key, partition=0)
             except (ProducerFenced, InvalidProducerEpoch):
                 log.info("somebody else applies at this moment")
             except (ClientError, TimeoutError, OSError) as error:
                 # Whether it was committed is seen by whoever is the only writer next: this one, again.
                 log.info("applying: %r", error)
             else:
-                return tried
+                return version
         await asyncio.sleep(PAUSE_S * (1 + attempt + random.random()))
     raise ApplyConflict("others applied at the same time, again and again; look at `shoal history`")
 
@@ -123,7 +225,8 @@ async def in_force(
     state that another definition built; what else `read_versions` and `publish` raise.
     """
     definition, text = file
-    versions, resend_run_id = await _read(bootstrap, prefix)
+    held = await read_held(bootstrap, prefix)
+    versions = held.versions
     if not versions:
         number = await _number_of_state(bootstrap, prefix, partitions, definition)
         first = Version(number, text, definition.hash, clock.now_ms(), by, "the first worker's own file")
@@ -143,7 +246,7 @@ async def in_force(
             newest.number,
         )
     known = Versions(versions)
-    known.resend_run_id = resend_run_id
+    known.resend_run_id = held.resend_run_id
     return known
 
 
@@ -174,7 +277,7 @@ class DefinitionFeed:
         for record in records:
             if record.key == RESEND_KEY:
                 self.resend_run_id = _run_id(record.value)
-        return [Version.decode(record.value) for record in records if record.key != RESEND_KEY]
+        return [Version.decode(record.value) for record in records if record.key not in OTHER_KEYS]
 
     async def _connect(self, where: TopicPartition) -> None:
         opened = await self._stack.enter_async_context(reading.reader(self._bootstrap))
@@ -228,4 +331,13 @@ def _first(newest: Version | None, base: int) -> str:
     return (
         f"{newest.by} was first: definition {newest.number} was applied {when(newest.applied_at_ms)}{said};"
         " see what it says, then plan and apply on top of it"
+    )
+
+
+def _rebuilds(claim: Claim) -> str:
+    version = claim.version
+    said = f": {version.comment}" if version.comment else ""
+    return (
+        f"{version.by} rebuilds definition {version.number} since {when(version.applied_at_ms)}{said};"
+        " wait for it, or `shoal rebuild --abandon` it"
     )

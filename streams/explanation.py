@@ -100,6 +100,7 @@ def explained_by(engine: PartitionEngine, customer_id: str, at_ms: int | None = 
         # 0: it never was anything else, so nothing made it so.
         if each.value == value and 0 < int(stored.since_ms[d]) <= now_ms
     }
+    seqs = table.value_seq[slot]
     as_stored = all(each.value == value for each, value in zip(told, values, strict=True))
     lost = forgotten(table, slot, now_ms, engine.definition.longest_window_ms, engine.fold_line_ms)
     return Explained(
@@ -109,7 +110,7 @@ def explained_by(engine: PartitionEngine, customer_id: str, at_ms: int | None = 
         explanations=told,
         since_ms={name: int(stored.since_ms[d]) for name, d in places.items()},
         # Of what nobody is told of there is no change.
-        seqs={name: int(table.value_seq[slot, d]) for name, d in places.items() if not told[d].shadow},
+        seqs={name: int(seqs[d]) for name, d in places.items() if not told[d].shadow},
         made_by={},
         coming=explainer.coming(sight, slot, now_ms, stored),
         revenue=_revenue(engine, slot, now_ms),

@@ -19,6 +19,9 @@ from streams.segments.definition import Definition
 from streams.segments.settling import SHADOW_SUFFIX
 from streams.steps.engine import PartitionEngine
 
+CUSTOMERS_AT_ONCE = 10_000
+"""Customers whose values in all dimensions are looked at together, which takes memory."""
+
 Value = tuple[str, str]
 """(dimension, value)."""
 
@@ -64,7 +67,7 @@ class PartitionPlan:
 def plan_partition(engine: PartitionEngine) -> PartitionPlan:
     """Convert a restored partition to the newest of its versions; the engine is worth nothing afterwards."""
     table = engine.table
-    plan = PartitionPlan(engine.clock_ms, table.count, 0, before=_sizes(engine))
+    plan = PartitionPlan(engine.clock_ms, table.customers, 0, before=_sizes(engine))
     hidden = _shadowed(engine)
     while engine.converting:
         if not engine.convert():
@@ -98,21 +101,23 @@ def _shown(engine: PartitionEngine) -> list[int]:
 
 def _sizes(engine: PartitionEngine) -> Counter[Value]:
     table, sizes = engine.table, Counter[Value]()
+    members = table.held.members(table.count, table.values)
     for at in _shown(engine):
         dimension, values = table.dimensions[at], table.values[at]
-        held = np.bincount(table.value[: table.count, at] + 1, minlength=len(values) + 1)
-        sizes.update({(dimension, value): int(n) for value, n in zip(values, held[1:], strict=True)})
+        sizes.update({(dimension, value): n for value, n in zip(values, members[at], strict=True)})
     return sizes
 
 
 def _shadowed(engine: PartitionEngine) -> dict[str, Int64s]:
     """Return the members of every shadow segment, as slots."""
     table = engine.table
-    return {
-        name: np.flatnonzero(table.value[: table.count, at] >= 0)
-        for at, name in enumerate(table.dimensions)
-        if name.endswith(SHADOW_SUFFIX)
-    }
+    places = [at for at, name in enumerate(table.dimensions) if name.endswith(SHADOW_SUFFIX)]
+    found: dict[str, list[Int64s]] = {table.dimensions[at]: [] for at in places}
+    for start in range(0, table.count if places else 0, CUSTOMERS_AT_ONCE):
+        held = table.value[start : min(start + CUSTOMERS_AT_ONCE, table.count)]
+        for at in places:
+            found[table.dimensions[at]].append(start + np.flatnonzero(held[:, at] >= 0))
+    return {name: np.concatenate([np.empty(0, np.int64), *parts]) for name, parts in found.items()}
 
 
 def _silent(
@@ -125,10 +130,6 @@ def _silent(
         entering, leaving = np.setdiff1d(becomes, was), np.setdiff1d(was, becomes)
         yield from (Move(each.decode(), name, None, key) for each in slots.ids_of(entering))
         yield from (Move(each.decode(), name, key, None) for each in slots.ids_of(leaving))
-
-
-OVERLAP_CUSTOMERS = 10_000
-"""Customers compared with each other's values at once."""
 
 
 def _shared(engine: PartitionEngine, changed: set[str]) -> Counter[tuple[Value, Value]]:
@@ -144,8 +145,8 @@ def _shared(engine: PartitionEngine, changed: set[str]) -> Counter[tuple[Value, 
         return shared
     columns, codes = (np.array(each) for each in zip(*named, strict=True))
     counts = np.zeros((len(mine), len(named)))
-    for start in range(0, table.count, OVERLAP_CUSTOMERS):
-        held = table.value[start : min(start + OVERLAP_CUSTOMERS, table.count)]
+    for start in range(0, table.count, CUSTOMERS_AT_ONCE):
+        held = table.value[start : min(start + CUSTOMERS_AT_ONCE, table.count)]
         # Whole numbers below 2**24 are exact in float32.
         has = (held[:, columns] == codes).astype(np.float32)
         counts += has[:, mine].T @ has

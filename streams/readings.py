@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numpy as np
-
 import metrics
 from clock import Clock
 from metrics import Reading
@@ -62,6 +60,7 @@ def readings(
             now_ms = clock.now_ms() if engine.mode == "wall" else engine.clock_ms
             yield from _of_customers(engine.table, str(number), now_ms)
             yield metrics.REFUSED, float(engine.refusal is not None), (str(number),)
+            yield metrics.EPOCH, engine.epoch, (str(number),)
             yield metrics.UNCONVERTED, engine.unconverted, (str(number),)
             for part, size in engine.table.state_bytes().items():
                 parts[part] += size
@@ -90,10 +89,9 @@ def _of_customers(table: CustomerTable, label: str, now_ms: int) -> Iterator[Rea
     yield metrics.TIMER_LAG, lag_ms / 1e3, (label,)
     yield metrics.CUSTOMERS, table.customers, (label,)
     yield metrics.FACTS, table.entries.rows, (label,)
-    for d, (dimension, values) in enumerate(zip(table.dimensions, table.values, strict=True)):
+    counts = table.held.members(count, table.values)
+    for dimension, values, held in zip(table.dimensions, table.values, counts, strict=True):
         if dimension.endswith(RULE_SUFFIX):
             continue
-        # One more than the code, so that customers without a value, at -1, are counted apart.
-        held = np.bincount(table.value[:count, d] + 1, minlength=len(values) + 1)
-        for value, members in zip(values, held[1:].tolist(), strict=True):
+        for value, members in zip(values, held, strict=True):
             yield metrics.MEMBERS, members, (dimension.removesuffix(SHADOW_SUFFIX), value, label)

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -58,6 +58,11 @@ class Topic:
 def topic_name(prefix: str, name: str) -> str:
     """Return the full name of one of the topics, such as `shoal.events`."""
     return f"{prefix}.{name}"
+
+
+def changelog_name(prefix: str, epoch: int) -> str:
+    """Return the full name of an epoch's changelog: `customers` for the first."""
+    return topic_name(prefix, CUSTOMERS if epoch == 1 else f"{CUSTOMERS}-e{epoch}")
 
 
 def topics(prefix: str, partitions: int, *, events_retention_ms: int) -> tuple[Topic, ...]:
@@ -126,20 +131,45 @@ async def ensure_topics(
     return created
 
 
+async def ensure_changelog(
+    bootstrap: str, prefix: str, partitions: int, epoch: int, *, replication: int, wait_s_max: float = 30.0
+) -> None:
+    """Create an epoch's changelog as the first is created, unless it is there. Raises as `ensure_topics`."""
+    wanted = _changelog(prefix, partitions, epoch)
+    async with _admin(bootstrap, wait_s_max) as admin:
+        if wanted.name not in await admin.list_topics():
+            await _create(admin, [wanted], replication)
+        await _check(admin, [wanted], 0, wait_s_max)
+
+
+def _changelog(prefix: str, partitions: int, epoch: int) -> Topic:
+    first = next(
+        each
+        for each in topics(prefix, partitions, events_retention_ms=-1)
+        if each.name == changelog_name(prefix, 1)
+    )
+    return replace(first, name=changelog_name(prefix, epoch))
+
+
 async def check_topics(
     bootstrap: str,
     prefix: str,
     partitions: int,
     *,
     longest_window_ms: int = 0,
+    epoch: int = 1,
     wait_s_max: float = 30.0,
 ) -> None:
     """Check that every topic exists, with the partitions and the policy results depend on.
+
+    So must the changelog of `epoch`, the newest.
 
     `events` must keep at least the longest window and a margin. Raises TopicMismatch naming topic,
     value and what was expected, all of them at once; KafkaUnavailable as `ensure_topics` does.
     """
     wanted = topics(prefix, partitions, events_retention_ms=-1)
+    if epoch > 1:
+        wanted = (*wanted, _changelog(prefix, partitions, epoch))
     async with _admin(bootstrap, wait_s_max) as admin:
         await _check(admin, wanted, longest_window_ms, wait_s_max=0)
 

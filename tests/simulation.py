@@ -14,12 +14,14 @@ from typing import Any, Literal
 from clock import FrozenClock
 from schemas.changes import decode_change
 from schemas.events import encode_event, encode_tick
+from schemas.markers import Marker
 from schemas.memberships import decode_membership
+from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
 from streams.customers.series import Series
 from streams.kafka.seam import Chunk, DeadLetter, Transaction
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.segments.versions import Versions
+from streams.segments.versions import Version, Versions
 from streams.steps.engine import PartitionEngine
 from streams.steps.room import Bounds
 
@@ -51,6 +53,10 @@ class SimulatedPartition:
     changes: list[dict[str, Any]] = field(default_factory=list)
     memberships: dict[bytes, bytes] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    rebuilt: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    """The changelogs of later epochs."""
+    markers: list[tuple[int, Marker]] = field(default_factory=list)
+    """Each with how many changes stand before it."""
     transactions: list[Transaction] = field(default_factory=list)
     series: tuple[Series, ...] = ()
     """Declared beside what the definition declares."""
@@ -97,11 +103,62 @@ class SimulatedPartition:
             versions=self.versions,
             new_fact_key=self.new_fact_key,
         )
-        for key, value in self.changelog.items():
+        seen: dict[int, bytes | None] = {}
+        for epoch in reversed(engine.epochs):
+            if engine.choose(seen) is not None:
+                break
+            seen[epoch] = self.changelog_of(epoch).get(engine.position_key)
+        choice = engine.choose(seen)
+        assert choice is not None
+        engine.begin_restore(choice.epoch, quiet=choice.until is not None)
+        told = self.changelog_of(choice.told_epoch) if choice.told_epoch is not None else {}
+        for key, value in told.items():
+            engine.told_row(key, value)
+        self._fill(engine, choice.epoch)
+        if choice.until is not None:
+            self.replay(engine, choice.until)
+            engine.go_live()
+        return engine
+
+    def _fill(self, engine: PartitionEngine, epoch: int) -> None:
+        for key, value in self.changelog_of(epoch).items():
             engine.restore_row(key, value)
         if engine.finish_restore(partitions=self.partitions) is None:
             engine.start_at(0)
-        return engine
+
+    def changelog_of(self, epoch: int) -> dict[bytes, bytes]:
+        """An epoch's changelog; the first is `changelog`."""
+        return self.changelog if epoch == 1 else self.rebuilt.setdefault(epoch, {})
+
+    def replay(self, engine: PartitionEngine, until: int, chunk: int = 7) -> None:
+        """Replay the log quietly, from where the engine stands."""
+        while (start := engine.applied_offset) < until:
+            end = min(start + chunk, until)
+            work = engine.begin(Chunk(start, self.log[start:end], end, 0))
+            while not work.done:
+                if not engine.advance(work):
+                    self._write(engine.take())
+            if engine.has_pending():
+                self._write(engine.take())
+
+    def rebuild(self, claim: Version, until: int) -> None:
+        """Do what `shoal rebuild` does: replay up to `until` into the changelog of the claim's epoch."""
+        evaluator = self.evaluator_type(claim.definition())
+        engine = PartitionEngine(
+            app="test",
+            partition=self.partition,
+            definition=evaluator.definition,
+            evaluator=evaluator,
+            mode=self.mode,
+            wall=FrozenClock(0),
+            bounds=self.bounds,
+            versions=Versions([claim]),
+            quiet=True,
+            new_fact_key=lambda: PartitionRow.decode(self.changelog[PARTITION_ROW_KEY]).fact_key,
+        )
+        engine.begin_restore(claim.epoch)
+        self._fill(engine, claim.epoch)
+        self.replay(engine, until)
 
     def crash(self) -> None:
         """Lose the process: everything after the last commit is gone."""
@@ -111,14 +168,24 @@ class SimulatedPartition:
         """Write what is pending, whole."""
         if not self.engine.has_pending():
             return
-        transaction = self.engine.take()
+        self._write(self.engine.take())
+
+    def _write(self, transaction: Transaction) -> None:
         self.transactions.append(transaction)
-        for key, value in transaction.rows:
+        rows = [(transaction.epoch, row) for row in transaction.rows]
+        if transaction.farewell is not None:
+            rows.append(transaction.farewell)
+        for epoch, (key, value) in rows:
             # A compacted topic keeps the latest row of a key, in the place of the latest.
-            self.changelog.pop(key, None)
+            changelog = self.changelog_of(epoch)
+            changelog.pop(key, None)
             if value is not None:
-                self.changelog[key] = value
+                changelog[key] = value
+        if transaction.begins is not None:
+            self.markers.append((len(self.changes), transaction.begins))
         self.changes.extend(decode_change(value) for _, value in transaction.changes)
+        if transaction.ends is not None:
+            self.markers.append((len(self.changes), transaction.ends))
         for key, value in transaction.memberships:
             self.memberships.pop(key, None)
             if value is not None:
@@ -145,7 +212,12 @@ class SimulatedPartition:
             self.commit()
 
     def convert(self, crash: Callable[[], bool] = lambda: False, slices: int = 1 << 30) -> None:
-        """Convert up to so many slices; `crash` is asked before every commit."""
+        """Convert up to so many slices; `crash` is asked before every commit.
+
+        Before, the state of a rebuilt epoch takes over, if there is one and the old state is ready.
+        """
+        if self.engine.leaves:
+            self.crash()
         while self.engine.converting and slices > 0:
             if self.engine.convert():
                 slices -= 1

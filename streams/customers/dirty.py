@@ -42,11 +42,17 @@ class DirtyRows(CustomerState):
         return self._dirty_count
 
     @property
+    def entry_bytes_max(self) -> int:
+        """No less than a row takes for one segment that its customer is or was in."""
+        return self._format.entry_bytes_max
+
+    @property
     def dirty_bytes_max(self) -> int:
         """No less than the bytes take_rows would return, keys included; cheap."""
         keys = self.pages.untaken_pages * (KEY_BYTES + self.slots.longest)
         pages = self.pages.untaken_bytes + keys
-        return self._dirty_bytes_max + pages + self.pending_event_id.written_bytes
+        added = self.held.entries_added * self._format.entry_bytes_max
+        return self._dirty_bytes_max + pages + self.pending_event_id.written_bytes + added
 
     def mark_dirty(self, slots: Int64s) -> None:
         """Have the rows of these customers written with the next take."""
@@ -66,6 +72,7 @@ class DirtyRows(CustomerState):
         self._dirty[slots] = False
         self._dirty_slots.clear()
         self._dirty_count = self._dirty_bytes_max = self.pending_event_id.written_bytes = 0
+        self.held.entries_added = 0
         self.row_count = len(rows)
         return rows
 
@@ -91,6 +98,7 @@ class DirtyRows(CustomerState):
     def _head_bytes_max(self, slots: Int64s) -> Int64s:
         held = self.slots.lengths_of(slots) + FACT.itemsize * self.pages.lengths[slots]
         held += self._format.head_bytes_max
+        held += self.held.counts(slots) * self._format.entry_bytes_max
         if self.series_facts is not None and self.series_facts.folds:
             held += [self.series_facts.folds.bytes_of(slot) for slot in slots.tolist()]
         if self.profiles:

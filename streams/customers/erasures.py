@@ -61,6 +61,13 @@ class Markers:
         self._unwritten.clear()
         return rows
 
+    def merge(self, others: Markers) -> None:
+        """Let every customer be erased up to when one of both says; the others are under the same key."""
+        for digest, erased_ms in others._erased_ms.items():
+            if erased_ms > self._erased_ms.get(digest, NOT_YET_MS):
+                self._erased_ms[digest] = erased_ms
+                self._unwritten.add(digest)
+
     def restore(self, key: bytes, value: bytes | None) -> None:
         """Put back what `take` returned. Raises StateCorrupt for anything else."""
         digest = decode_key(key).identity

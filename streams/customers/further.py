@@ -44,8 +44,11 @@ class FurtherFacts(Forgetting):
 
     def _are_new(self, slots: Int64s) -> Bools:
         """Return bool[n]: the customer is neither evaluated nor waiting for it."""
-        valued = np.count_nonzero(self.value[slots] >= 0, axis=1)
-        new: Bools = (valued == 0) & (self.due_ms[slots] == NEVER_MS)
+        new: Bools = self.due_ms[slots] == NEVER_MS
+        places = new.nonzero()[0]
+        if len(places):
+            # Who is settled for ever has a value all the same.
+            new[places] = (self.held.column(0, slots[places]) < 0).all(axis=1)
         return new
 
     def _put_series(

@@ -39,6 +39,21 @@ class Resent:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A state that was rebuilt from `events`, as long as not all of it was told to subscribers."""
+
+    live: bool
+    """Whether it is the truth; before, it is only a replay, and the epoch before is."""
+    told_epoch: int = 0
+    """Whose rows say what was told of customers no row here says it of."""
+    changes: int = 0
+    """Changes sent because of it so far."""
+
+
+_PARTS = {"converting": Converting, "resent": Resent, "rebuilt": Rebuilt}
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionRow:
     """The one truth about a partition: restore the rows, then read on from `source_offset`."""
 
@@ -59,6 +74,10 @@ class PartitionRow:
     """None when every customer's values are those of the definition."""
     resent: Resent | None = field(default=None)
     """None when there never was such a request."""
+    rebuilt: Rebuilt | None = field(default=None)
+    """None when the state was told whole."""
+    superseded_by: int | None = field(default=None)
+    """The epoch that is the truth instead of this one; None when this is the newest."""
     begun_ms: Mapping[str, int] = field(default_factory=dict)
     """When each new or edited dimension came into force, as long as an event on time may be from before."""
 
@@ -77,14 +96,13 @@ class PartitionRow:
                 raise StateCorrupt(f"partition row of format {version!r}; this worker reads {FORMAT_VERSION}")
             content["fact_key"] = bytes.fromhex(content["fact_key"])
             if content.get("converting") is not None:
-                passed = content["converting"].pop("passed")
-                passed = {int(number): int(cursor) for number, cursor in passed.items()}
-                content["converting"] = Converting(**content["converting"], passed=passed)
-            if content.get("resent") is not None:
-                content["resent"] = Resent(**content["resent"])
-            for name in ("converting", "resent"):
-                content.setdefault(name, None)
-            content.setdefault("begun_ms", {})
-            return cls(**{each.name: content[each.name] for each in fields(cls)})
+                passed = content["converting"]["passed"]
+                content["converting"]["passed"] = {
+                    int(number): int(cursor) for number, cursor in passed.items()
+                }
+            for name, kind in _PARTS.items():
+                if content.get(name) is not None:
+                    content[name] = kind(**content[name])
+            return cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateCorrupt(f"partition row unreadable: {error!r}") from error

@@ -1,8 +1,9 @@
 """The bytes of the customers topic: row keys, and the head row of a customer.
 
-A head row is HEAD, then per dimension two int64 (since_ms, value_seq), the dimensions and values
-as literals, the event that made it pending, the profile and the changes of subscriptions and tickets
-as JSON, what was folded of declared series, and the facts of the open page.
+A head row is HEAD, then two int64 (since_ms, value_seq) for each dimension in which the customer is or was
+anything, those dimensions and values as literals, the event that made it pending, the profile and the
+changes of subscriptions and tickets as JSON, what was folded of declared series, and the facts of the open
+page. Rows were once written with every dimension, held or not; both are read alike.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from errors import StateCorrupt
 from streams.customers.arena import Column
-from streams.customers.facts import Int64s, UInt8s
+from streams.customers.facts import Int64s
+from streams.customers.held import Entries
 from streams.customers.state import CustomerState
 
 FORMAT_VERSION = 3
@@ -58,9 +60,6 @@ HEAD = np.dtype(
 
 STORED_COLUMNS = tuple(HEAD.names or ())[9:]
 """Columns of the table that HEAD holds under the same name."""
-
-LITERALS_MAX = 10_000
-"""Combinations of values whose bytes are remembered, beside those of one call."""
 
 STAMP_BYTES = 16
 """since_ms and value_seq of one dimension."""
@@ -112,13 +111,17 @@ class RowFormat:
     """Writes rows for one list of dimensions and their literals."""
 
     def __init__(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
-        self._dimensions, self._values = dimensions, values
-        self._literals: dict[bytes, bytes] = {}
-        longest = [max(literals, key=lambda text: len(text.encode()), default=None) for literals in values]
-        literal_bytes = len(encode_literals(zip(dimensions, longest, strict=True)))
-        stamps = STAMP_BYTES * len(dimensions)
-        self.head_bytes_max = KEY_BYTES + HEAD.itemsize + stamps + literal_bytes
-        """No head row is longer, without its id, event id, profile, changes and facts."""
+        self._pairs: list[list[bytes]] = [
+            [encode_literals([(name, text)]) for text in (*literals, None)]
+            for name, literals in zip(dimensions, values, strict=True)
+        ]
+        """By dimension and value, null last, where -1 finds it."""
+        entries = [STAMP_BYTES + max(map(len, pairs)) for pairs in self._pairs]
+        wide = [size for size, literals in zip(entries, values, strict=True) if len(literals) != 1]
+        self.entry_bytes_max = max(entries, default=0)
+        """What a customer is or was in one dimension takes no more."""
+        self.head_bytes_max = KEY_BYTES + HEAD.itemsize + sum(wide)
+        """No head row is longer, without id, event id, profile, changes, facts and single dimensions."""
 
     def rows(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
         """Return the head rows of `slots`, and the page rows not yet taken."""
@@ -130,9 +133,14 @@ class RowFormat:
         return written
 
     def _heads(self, state: CustomerState, slots: Int64s) -> list[tuple[bytes, bytes | None]]:
-        literals = self._literals_of(state.value[slots])
+        entries = state.held.entries(slots)
+        counts = np.bincount(entries.row, minlength=len(slots))
+        ends = counts.cumsum()
+        bounds = list(zip((ends - counts).tolist(), ends.tolist(), strict=True))
+        literals = self._literals_of(entries, bounds)
         owners = slots.tolist()
         head = self._head(state, slots)
+        head["dimensions"] = counts
         head["literal_bytes"] = list(map(len, literals))
         profiles = changes = folds = events = [b""] * len(slots)
         if state.profiles:
@@ -150,9 +158,8 @@ class RowFormat:
         if state.pending_event_id:
             events = [state.pending_event_id.get(slot, b"") for slot in owners]
             head["event_id_bytes"] = list(map(len, events))
-        stamps = np.stack((state.since_ms[slots], state.value_seq[slots]), axis=2)
-        fixed = np.hstack((_bytes_of(head), _bytes_of(stamps)))
-        fixed_parts = fixed.view((np.void, fixed.shape[1])).ravel().tolist()
+        fixed_parts = head.view((np.void, HEAD.itemsize)).tolist()
+        stamps = np.stack((entries.since_ms, entries.seq), axis=1).tobytes()
         facts, sizes = state.pages.open_pages(slots)
         ends = np.cumsum(sizes)
         # All texts of one row side by side: the rest is done without a step of Python per row.
@@ -160,6 +167,7 @@ class RowFormat:
             b"".join,
             zip(
                 fixed_parts,
+                [stamps[STAMP_BYTES * start : STAMP_BYTES * end] for start, end in bounds],
                 literals,
                 events,
                 profiles,
@@ -176,31 +184,16 @@ class RowFormat:
 
     def _head(self, state: CustomerState, slots: Int64s) -> Column:
         head = np.zeros(len(slots), HEAD)
-        head["version"], head["dimensions"] = FORMAT_VERSION, len(self._dimensions)
+        head["version"] = FORMAT_VERSION
         head["sealed"], head["dropped"] = state.pages.sealed[slots], state.pages.dropped[slots]
         for name in STORED_COLUMNS:
             head[name] = getattr(state, name)[slots]
         return head
 
-    def _literals_of(self, codes: Column) -> list[bytes]:
-        """Return the encoded literals of every row; there are few different ones."""
-        known = self._literals
-        if len(known) > LITERALS_MAX:
-            # Many segments make many combinations: begin anew rather than remember all there ever were.
-            known.clear()
-        # The codes of a row as one key, because making a tuple of every row costs more.
-        width = codes.itemsize * codes.shape[1]
-        if not width:
-            return [b""] * len(codes)
-        keys = np.ascontiguousarray(codes).view((np.void, width)).ravel().tolist()
-        for key in set(keys) - known.keys():
-            row = np.frombuffer(key, codes.dtype).tolist()
-            values = zip(self._values, row, strict=True)
-            texts = [literals[code] if code >= 0 else None for literals, code in values]
-            known[key] = encode_literals(zip(self._dimensions, texts, strict=True))
-        return [known[key] for key in keys]
-
-
-def _bytes_of(column: Column) -> UInt8s:
-    """Return uint8[n, bytes a row]."""
-    return np.ascontiguousarray(column).view(np.uint8).reshape(len(column), column.nbytes // len(column))
+    def _literals_of(self, entries: Entries, bounds: list[tuple[int, int]]) -> list[bytes]:
+        """Return the encoded literals of every row."""
+        known = self._pairs
+        pairs = [
+            known[d][code] for d, code in zip(entries.dimension.tolist(), entries.value.tolist(), strict=True)
+        ]
+        return [b"".join(pairs[start:end]) for start, end in bounds]

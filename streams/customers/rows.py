@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from errors import DefinitionMismatch, StateCorrupt
+from errors import StateCorrupt
 from streams.customers.arena import Column
 from streams.customers.change_book import ChangeBook
 from streams.customers.columns import ENTRY, FACT, KIND_MASK, Records, seen_keys
@@ -28,7 +28,9 @@ from streams.customers.row_format import (
     encode_key,
 )
 from streams.customers.series_restore import restore as restore_series
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import CustomerTable
+from streams.customers.value_restore import restore_values
 
 __all__ = ["CUSTOMER_ROW", "Restorer", "RowKey", "decode_key", "encode_key"]
 
@@ -100,24 +102,24 @@ class _Restoration:
     def run(self) -> None:
         for name in STORED_COLUMNS:
             getattr(self._table, name)[self._slots] = self._head[name]
+        self._table.pending_flips[self._slots] = ANY_FLIPS
         self._restore_facts(self._read_variable_parts())
 
     def _read_variable_parts(self) -> list[bytes]:
         """Read memberships, event ids, profiles and changes; return the bytes of each open page."""
         head, table = self._head, self._table
         stamps_end = HEAD.itemsize + STAMP_BYTES * head["dimensions"].astype(np.int64)
-        literals_end = stamps_end + head["literal_bytes"]
-        events_end = literals_end + head["event_id_bytes"]
+        textsend = stamps_end + head["literal_bytes"]
+        events_end = textsend + head["event_id_bytes"]
         profiles_end = events_end + head["profile_bytes"]
         changes_end = profiles_end + head["changes_bytes"]
         folds_end = changes_end + head["folds_bytes"]
-        ends = (stamps_end, literals_end, events_end, profiles_end, changes_end, folds_end)
+        ends = (stamps_end, textsend, events_end, profiles_end, changes_end, folds_end)
         bounds = [end.tolist() for end in ends]
-        by_literals: dict[bytes, list[int]] = {}
-        facts = []
+        literals, facts = [], []
         slots = self._slots.tolist()
         for row, (value, a, b, c, d, e, f) in enumerate(zip(self._rows, *bounds, strict=True)):
-            by_literals.setdefault(value[a:b], []).append(row)
+            literals.append(value[a:b])
             if c > b:
                 table.pending_event_id[slots[row]] = value[b:c]
             if d > c:
@@ -128,11 +130,13 @@ class _Restoration:
                 table.series_facts.folds.decode(slots[row], value[e:f])
             facts.append(value[f:])
         table.pending_event_id.written_bytes = 0
-        groups = {literals: np.array(members, np.int64) for literals, members in by_literals.items()}
         if self._mixed:
-            self._take_in(groups)
-        for literals, rows in groups.items():
-            self._restore_values(literals, rows)
+            groups: dict[bytes, list[int]] = {}
+            for row, each in enumerate(literals):
+                groups.setdefault(each, []).append(row)
+            self._take_in({each: np.array(members, np.int64) for each, members in groups.items()})
+        stamps = b"".join(row[HEAD.itemsize : end] for row, end in zip(self._rows, bounds[0], strict=True))
+        restore_values(table, self._slots, literals, stamps)
         return facts
 
     def _take_in(self, groups: Mapping[bytes, Int64s]) -> None:
@@ -161,24 +165,6 @@ class _Restoration:
         width = STAMP_BYTES * dimensions
         stamps = b"".join([self._rows[row][HEAD.itemsize : HEAD.itemsize + width] for row in rows.tolist()])
         return np.frombuffer(stamps, np.int64).reshape(len(rows), dimensions, 2)
-
-    def _restore_values(self, literals: bytes, rows: Int64s) -> None:
-        """Restore the values of rows that say the same in every dimension."""
-        table, slots = self._table, self._slots[rows]
-        pairs = decode_literals(literals)
-        stamped = self._stamps(rows, len(pairs))
-        for place, (dimension, value) in enumerate(pairs):
-            if dimension not in table.dimensions:
-                if value is None:
-                    # Left by who held a value in a dimension that is gone since.
-                    continue
-                raise DefinitionMismatch(f"the state holds dimension {dimension!r}, the definition does not")
-            at = table.dimensions.index(dimension)
-            if value is not None and value not in table.values[at]:
-                raise DefinitionMismatch(f"the state holds {dimension}={value!r}, the definition does not")
-            table.value[slots, at] = -1 if value is None else table.values[at].index(value)
-            table.since_ms[slots, at] = stamped[:, place, 0]
-            table.value_seq[slots, at] = stamped[:, place, 1]
 
     def _restore_facts(self, open_pages: list[bytes]) -> None:
         """Restore pages, runs and ledger from the facts on record."""

@@ -12,6 +12,7 @@ from streams.customers.change_book import ChangeBook
 from streams.customers.columns import ORDERS, OTHERS, REFUNDS, SERIES
 from streams.customers.entities import NOTHING, Standing, Subscription, Ticket
 from streams.customers.facts import NEVER_MS, Bools, Int64s, TraitValue, UInt8s
+from streams.customers.held import HeldColumn, HeldValues
 from streams.customers.ledger import Ledger
 from streams.customers.pages import Pages
 from streams.customers.profiles import Profile
@@ -20,6 +21,9 @@ from streams.customers.series import Folded, Series
 from streams.customers.series_facts import SeriesFacts
 from streams.customers.series_runs import SeriesRun
 from streams.customers.slots import Slots
+
+ANY_FLIPS = 1 << 16
+"""More values than there are dimensions: what a fact may change that was first seen under other rules."""
 
 NOT_YET_MS = -(1 << 63)
 """Stands for `never` where a maximum is taken."""
@@ -32,11 +36,7 @@ _FILLS = {
     "folded_first_ms": NEVER_MS,
     "folded_last_ms": NOT_YET_MS,
     "erased_ms": NOT_YET_MS,
-    "value": -1,
 }
-
-_OF_DIMENSIONS = ("value", "since_ms", "value_seq")
-"""Columns with one entry per dimension."""
 
 
 class EventIds(dict[int, bytes]):
@@ -64,10 +64,6 @@ class CustomerState:
     """When the customer must next be evaluated; PENDING_MS after a fact, NEVER_MS for a new slot."""
     scores: UInt8s
     """[capacity, 3]: r, f, m; 0 is none."""
-    value: npt.NDArray[np.int16]
-    """[capacity, dimensions]: index into the dimension's literals, -1 is null."""
-    since_ms: Int64s
-    value_seq: Int64s
     profile_bytes_max: npt.NDArray[np.int32]
     """No less than the bytes of the customer's encoded profile."""
     has_account: Bools
@@ -75,6 +71,8 @@ class CustomerState:
     """The version of the definition that gave the values; 0 before the first evaluation."""
     pending_cause: UInt8s
     pending_at_ms: Int64s
+    pending_flips: npt.NDArray[np.uint32]
+    """How many values the facts that no tick has seen may change at most; of no meaning without any."""
     signed_up_ms: Int64s
     folded_before_ms: Int64s
     """Facts before this were moved into the folded columns."""
@@ -110,25 +108,25 @@ class CustomerState:
         self.profiles: dict[int, Profile] = {}
         self.books: dict[int, ChangeBook] = {}
         self.pending_event_id = EventIds()
-        self._make_columns(len(dimensions))
+        self.held = HeldValues(values)
+        """What everybody is in each dimension; `value`, `since_ms` and `value_seq` show it as columns."""
+        self._make_columns()
         self.slots = Slots(on_growth=self._hold)
         self._hold(self.slots.capacity)
 
-    def _make_columns(self, dimensions: int) -> None:
+    def _make_columns(self) -> None:
         """Give every column its dtype and no rows."""
         for name in ("due_ms", "pending_at_ms", "signed_up_ms", "folded_before_ms", "folded_first_ms"):
             setattr(self, name, np.zeros(0, np.int64))
         for name in ("folded_last_ms", "folded_orders", "folded_paid_minor", "folded_refunds_minor"):
             setattr(self, name, np.zeros(0, np.int64))
         self.scores = np.zeros((0, 3), np.uint8)
-        self.value = np.zeros((0, dimensions), np.int16)
-        self.since_ms = np.zeros((0, dimensions), np.int64)
-        self.value_seq = np.zeros((0, dimensions), np.int64)
         self.erased_ms = np.zeros(0, np.int64)
         self.profile_bytes_max = np.zeros(0, np.int32)
         self.has_account = np.zeros(0, np.bool_)
         self.evaluated_by = np.zeros(0, np.uint32)
         self.pending_cause = np.zeros(0, np.uint8)
+        self.pending_flips = np.zeros(0, np.uint32)
         self._dirty = np.zeros(0, np.bool_)
 
     def _hold(self, capacity: int) -> None:
@@ -136,6 +134,7 @@ class CustomerState:
         for name, column in vars(self).items():
             if isinstance(column, np.ndarray):
                 setattr(self, name, enlarged(column, capacity, _FILLS.get(name, 0)))
+        self.held.hold(capacity)
         self.entries.hold_slots(SERIES * capacity)
         self.pages.hold_slots(capacity)
 
@@ -144,29 +143,34 @@ class CustomerState:
         for name, column in vars(self).items():
             if isinstance(column, np.ndarray):
                 column[slot] = _FILLS.get(name, 0)
+        self.held.clear(slot)
 
     def relayout(self, dimensions: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> None:
         """Hold values of these dimensions and literals from now on; what has the same name stays.
 
         A dimension or literal that is left out must be held by nobody.
         """
-        columns = {name: getattr(self, name) for name in _OF_DIMENSIONS}
-        capacity = self.slots.capacity
-        for name, before in columns.items():
-            shape = (capacity, len(dimensions))
-            setattr(self, name, np.full(shape, _FILLS.get(name, 0), before.dtype))
-        for at, (dimension, literals) in enumerate(zip(dimensions, values, strict=True)):
-            if dimension not in self.dimensions:
-                continue
-            was = self.dimensions.index(dimension)
-            # One more than the code, so that null, at -1, has a place too.
-            places = {literal: code for code, literal in enumerate(literals)}
-            codes = np.array([-1, *(places.get(text, -1) for text in self.values[was])], np.int16)
-            self.value[:, at] = codes[columns["value"][:, was] + 1]
-            self.since_ms[:, at], self.value_seq[:, at] = (
-                columns[name][:, was] for name in _OF_DIMENSIONS[1:]
-            )
+        before = dict(zip(self.dimensions, enumerate(self.values), strict=True))
+        held, was = HeldValues(values), [before.get(name) for name in dimensions]
+        held.hold(self.slots.capacity)
+        held.take_over(self.held, self.count, was, values)
+        self.held = held
         self.dimensions, self.values = dimensions, values
+
+    @property
+    def value(self) -> HeldColumn:
+        """[capacity, dimensions]: index into the dimension's literals, -1 is null."""
+        return HeldColumn(self.held, 0, self.slots.capacity)
+
+    @property
+    def since_ms(self) -> HeldColumn:
+        """[capacity, dimensions]: since when each value is held."""
+        return HeldColumn(self.held, 1, self.slots.capacity)
+
+    @property
+    def value_seq(self) -> HeldColumn:
+        """[capacity, dimensions]: the change that set each value."""
+        return HeldColumn(self.held, 2, self.slots.capacity)
 
     @property
     def count(self) -> int:
@@ -188,6 +192,7 @@ class CustomerState:
     def state_bytes(self) -> dict[str, int]:
         """Return bytes by part, without what Python objects take."""
         columns = sum(c.nbytes for c in vars(self).values() if isinstance(c, np.ndarray))
+        columns += self.held.nbytes
         ids, runs, pages = self.slots.nbytes, self.entries.nbytes, self.pages.nbytes
         runs += self.series_facts.nbytes if self.series_facts is not None else 0
         return {"columns": columns, "ids": ids, "runs": runs, "pages": pages}

@@ -15,9 +15,11 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.errors import KafkaError as ClientError
 
 from errors import KafkaUnavailable, LogTruncated, PartitionFenced, TransactionFailed
+from schemas.markers import Marker
 from streams.kafka import internals, reading
 from streams.kafka.internals import Headers
-from streams.kafka.seam import DeadLetter, Row, Transaction
+from streams.kafka.seam import Chunk, DeadLetter, Row, Transaction
+from streams.topics import changelog_name
 
 BATCH_BYTES_MAX = 1_900_000
 """Below the topics' max.message.bytes (2 MiB), with room for the batch's own header."""
@@ -48,27 +50,48 @@ class LogNames:
         """Return the full name of one of the pipeline's topics."""
         return f"{self.prefix}.{name}"
 
+    def changelog(self, epoch: int) -> str:
+        """Return the full name of an epoch's changelog."""
+        return changelog_name(self.prefix, epoch)
+
     @property
     def transactional_id(self) -> str:
         """From the source partition, so that whoever owns it next fences whoever owned it last."""
         return f"{self.group}-{self.topic('events')}-{self.partition}"
 
+    def rebuilding_id(self, epoch: int) -> str:
+        """Return the transactional id under which an epoch is rebuilt until its partition goes live."""
+        return f"{self.group}-{self.changelog(epoch)}-{self.partition}"
+
 
 class KafkaPartitionLog:
-    """The `PartitionLog` on aiokafka. Not for use by two tasks at once."""
+    """The `PartitionLog` on aiokafka. Not for use by two tasks at once.
 
-    def __init__(self, names: LogNames) -> None:
+    With `rebuilds`, it writes under the id of whoever rebuilds that epoch, beside the partition's owner.
+    """
+
+    def __init__(self, names: LogNames, *, rebuilds: int | None = None) -> None:
         self._names = names
+        self._id = names.transactional_id if rebuilds is None else names.rebuilding_id(rebuilds)
+        self._epoch = 1
         self._producer: AIOKafkaProducer | None = None
         self._changelog_end: int | None = None
 
     async def fence(self) -> None:
         """Start a new producer under the partition's id. Raises KafkaUnavailable, PartitionFenced."""
         await self.close()
+        self._producer = await self._started(self._id)
+
+    async def shut_out(self, epoch: int) -> None:
+        """Start a producer under the id an epoch is rebuilt under, and drop it. Raises as `fence`."""
+        producer = await self._started(self._names.rebuilding_id(epoch))
+        await reading.close_quietly(producer.stop(), "a producer")
+
+    async def _started(self, transactional_id: str) -> AIOKafkaProducer:
         internals.quicken_transactions()
         producer = AIOKafkaProducer(
             bootstrap_servers=self._names.bootstrap,
-            transactional_id=self._names.transactional_id,
+            transactional_id=transactional_id,
             transaction_timeout_ms=BROKER_TIMEOUT_MS,
             acks="all",
             max_batch_size=BATCH_BYTES_MAX,
@@ -81,21 +104,22 @@ class KafkaPartitionLog:
         except BaseException as error:
             await reading.close_quietly(producer.stop(), "a producer that did not start")
             if isinstance(error, ClientError | TimeoutError | OSError):
-                raise _mapped(error, KafkaUnavailable, f"fencing {self._names.transactional_id}") from error
+                raise _mapped(error, KafkaUnavailable, f"fencing {transactional_id}") from error
             raise
-        self._producer = producer
+        return producer
 
     async def untouched(self) -> bool:
         """Whether nobody wrote to the changelog partition since this object last read or wrote it."""
         if self._changelog_end is None:
             return False
         async with reading.reader(self._names.bootstrap) as consumer:
-            held = await reading.extent(consumer, self._names.topic("customers"), self._names.partition)
+            topic = self._names.changelog(self._epoch)
+            held = await reading.extent(consumer, topic, self._names.partition)
         return held.end == self._changelog_end
 
-    async def restore(self) -> AsyncGenerator[Row, None]:
-        """Iterate over the committed changelog rows. Call after `fence`, or a zombie may add to them."""
-        topic, partition = self._names.topic("customers"), self._names.partition
+    async def restore(self, epoch: int = 1) -> AsyncGenerator[Row, None]:
+        """Iterate over the committed rows of a changelog. Call after `fence`, or a zombie may add to them."""
+        topic, partition = self._names.changelog(epoch), self._names.partition
         self._changelog_end = None
         async with reading.reader(self._names.bootstrap) as consumer:
             # After fencing nobody writes, so the rows end where the log ends now.
@@ -103,7 +127,23 @@ class KafkaPartitionLog:
             async with aclosing(reading.committed_rows(consumer, topic, partition)) as rows:
                 async for row in rows:
                     yield row
-        self._changelog_end = end
+        self._epoch, self._changelog_end = epoch, end
+
+    async def latest(self, epoch: int, key: bytes) -> bytes | None:
+        """Return the latest row under a key that every transaction writes. Raises KafkaUnavailable."""
+        topic, partition = self._names.changelog(epoch), self._names.partition
+        async with reading.reader(self._names.bootstrap) as consumer:
+            return await reading.latest(consumer, topic, partition, key)
+
+    async def replay(self, start: int, end: int) -> AsyncGenerator[Chunk, None]:
+        """Iterate over `events` of [start, end). Raises KafkaUnavailable."""
+        topic, partition = self._names.topic("events"), self._names.partition
+        async with (
+            reading.reader(self._names.bootstrap) as consumer,
+            aclosing(reading.replayed(consumer, topic, partition, start, end)) as chunks,
+        ):
+            async for chunk in chunks:
+                yield chunk
 
     async def partitions(self) -> int:
         """How many partitions `events` has. Raises KafkaUnavailable."""
@@ -135,7 +175,7 @@ class KafkaPartitionLog:
             async with asyncio.timeout(TRANSACTION_S_MAX):
                 connections, self._changelog_end = await self._transact(producer, transaction)
         except (ClientError, TimeoutError, OSError) as error:
-            raise _mapped(error, TransactionFailed, self._names.transactional_id) from error
+            raise _mapped(error, TransactionFailed, self._id) from error
         if internals.any_lost(connections):
             await self.fence()
 
@@ -147,7 +187,7 @@ class KafkaPartitionLog:
 
     def _fenced(self) -> AIOKafkaProducer:
         if self._producer is None:
-            raise TransactionFailed(f"{self._names.transactional_id} is not fenced")
+            raise TransactionFailed(f"{self._id} is not fenced")
         return self._producer
 
     async def _transact(
@@ -157,28 +197,44 @@ class KafkaPartitionLog:
         connections = internals.connections(producer)
         await producer.begin_transaction()
         sent: list[tuple[asyncio.Future[Any], int]] = []
-        sent += await self._send(producer, "customers", transaction.rows)
+        sent += await self._send(producer, self._names.changelog(transaction.epoch), transaction.rows)
         rows, records = sent[-1]
-        sent += await self._send(producer, "segment-changes", transaction.changes)
-        sent += await self._send(producer, "memberships", transaction.memberships)
+        if transaction.farewell is not None:
+            left, farewell = transaction.farewell
+            sent += await self._send(producer, self._names.changelog(left), [farewell])
+        sent += await self._marker(producer, transaction.begins)
+        sent += await self._send(producer, self._names.topic("segment-changes"), transaction.changes)
+        sent += await self._marker(producer, transaction.ends)
+        sent += await self._send(producer, self._names.topic("memberships"), transaction.memberships)
         letters = transaction.dead_letters
         cut = [(letter.key, letter.value and letter.value[:DEAD_VALUE_BYTES_MAX]) for letter in letters]
-        sent += await self._send(producer, "dead-letters", cut, [self._reasons(each) for each in letters])
-        source = TopicPartition(self._names.topic("events"), self._names.partition)
-        offsets = {source: transaction.source_offset}
-        await producer.send_offsets_to_transaction(offsets, self._names.group)
+        reasons = [self._reasons(each) for each in letters]
+        sent += await self._send(producer, self._names.topic("dead-letters"), cut, reasons)
+        if not transaction.quiet:
+            source = TopicPartition(self._names.topic("events"), self._names.partition)
+            offsets = {source: transaction.source_offset}
+            await producer.send_offsets_to_transaction(offsets, self._names.group)
         # A failed batch must be seen before the commit, which would otherwise commit the others.
         for batch, _ in sent:
             await batch
         connections += internals.connections(producer)
         await producer.commit_transaction()
+        self._epoch = transaction.epoch
         # One more for the commit marker: what `untouched` expects to find.
         return connections, int(rows.result().offset) + records + 1
+
+    async def _marker(
+        self, producer: AIOKafkaProducer, marker: Marker | None
+    ) -> list[tuple[asyncio.Future[Any], int]]:
+        if marker is None:
+            return []
+        topic = self._names.topic("segment-changes")
+        return await self._send(producer, topic, [(None, None)], [marker.headers()])
 
     async def _send(
         self,
         producer: AIOKafkaProducer,
-        name: str,
+        topic: str,
         rows: Sequence[tuple[bytes | None, bytes | None]],
         headers: Sequence[Headers] | None = None,
     ) -> list[tuple[asyncio.Future[Any], int]]:
@@ -192,15 +248,15 @@ class KafkaPartitionLog:
             appended = internals.append_all(batch, rows[first:], theirs, now_ms)
             if not appended:
                 size = sum(len(each or b"") for each in rows[first])
-                raise TransactionFailed(f"a record of {size} bytes for {name} is larger than a batch")
-            sent.append(await self._submit(producer, name, batch))
+                raise TransactionFailed(f"a record of {size} bytes for {topic} is larger than a batch")
+            sent.append(await self._submit(producer, topic, batch))
             first += appended
         return sent
 
     async def _submit(
-        self, producer: AIOKafkaProducer, name: str, batch: Any
+        self, producer: AIOKafkaProducer, topic: str, batch: Any
     ) -> tuple[asyncio.Future[Any], int]:
-        future = await producer.send_batch(batch, self._names.topic(name), partition=self._names.partition)
+        future = await producer.send_batch(batch, topic, partition=self._names.partition)
         # When one fails, those after it are never awaited; asyncio would report each of them.
         future.add_done_callback(internals.seen)
         return future, batch.record_count()

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from errors import PartitionFenced, ShoalError
+from errors import EpochLeft, PartitionFenced, ShoalError
 from streams.kafka.partition import Partition
 from streams.kafka.progress import Progress
 from streams.kafka.seam import Chunk, PartitionLog, StepEngine
@@ -144,7 +144,11 @@ class Owner:
         )
 
     def _failed(self, partition: Partition, error: Exception) -> None:
-        if isinstance(error, ShoalError) and not error.retryable:
+        if isinstance(error, EpochLeft):
+            log.info("%s", error)
+            partition.failures -= 1
+            self._start_revival(partition, error)
+        elif isinstance(error, ShoalError) and not error.retryable:
             log.error("partition %d cannot go on: %s", partition.number, error)
             self._give_up(error)
         elif partition.failures > FAILURES_MAX:
@@ -154,9 +158,12 @@ class Owner:
         else:
             trace = None if isinstance(error, ShoalError) else error
             log.warning("partition %d failed, to be restored: %r", partition.number, error, exc_info=trace)
-            revival = asyncio.create_task(self._revive(partition, error))
-            self._background.add(revival)
-            revival.add_done_callback(self._background.discard)
+            self._start_revival(partition, error)
+
+    def _start_revival(self, partition: Partition, error: Exception) -> None:
+        revival = asyncio.create_task(self._revive(partition, error))
+        self._background.add(revival)
+        revival.add_done_callback(self._background.discard)
 
     async def _revive(self, partition: Partition, error: Exception) -> None:
         """Start a failed partition again; a rebalance meanwhile cancels this and does it instead."""

@@ -7,10 +7,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 
-from errors import FetchGap, StateCorrupt, TransactionFailed
+from errors import EpochLeft, FetchGap, StateCorrupt, TransactionFailed
 from streams.kafka.progress import Progress
+from streams.kafka.restoring import Replay, restored
 from streams.kafka.seam import Chunk, PartitionLog, StepEngine
 from streams.kafka.suspicion import Suspicion, one_by_one
 
@@ -21,9 +21,6 @@ CHUNKS_MAX = 2
 
 SETTLE_S_MAX = 8.0
 """How long a rebalance waits for what is applied to be committed; below the session timeout."""
-
-SIGN_ROWS = 1024
-"""A restore says it is alive every so many rows."""
 
 CULPRITS_MAX = 20
 """Records set aside with no chunk applied whole in between; more, and the fault is not the records'."""
@@ -77,6 +74,7 @@ class Partition:
         self._sweeping: asyncio.Task[None] | None = None
         self._suspicion: Suspicion | None = None
         self._culprits: dict[int, str] = {}
+        self._replay = Replay(number)
 
     # -- coming to life
 
@@ -97,16 +95,9 @@ class Partition:
             stored = self.position
         else:
             self._clean = False
-            self.engine.begin_restore()
-            async with aclosing(self.log.restore()) as changelog:
-                async for key, value in changelog:
-                    self.engine.restore_row(key, value)
-                    rows += 1
-                    if rows % SIGN_ROWS == 0:
-                        self.sign_s = time.monotonic()
-            stored = self.engine.finish_restore(partitions=await self.log.partitions())
-            if stored is None and rows:
-                raise StateCorrupt(f"partition {self.number}: {rows} changelog rows but no partition row")
+            rows, stored = await restored(
+                self.number, self.engine, self.log, self._replay, self._turn, self._alive
+            )
         self.position = await self.log.first_offset(stored)
         if stored is None:
             self.engine.start_at(self.position)
@@ -117,7 +108,10 @@ class Partition:
 
     async def _is_current(self) -> bool:
         """Whether the engine holds exactly what the fenced changelog says."""
-        return self._clean and await self.log.untouched()
+        return self._clean and not self.engine.leaves and await self.log.untouched()
+
+    def _alive(self, _: int) -> None:
+        self.sign_s = time.monotonic()
 
     def start(self, generation: int) -> None:
         """Accept chunks fetched after seek number `generation`, which went to `position`."""
@@ -195,6 +189,10 @@ class Partition:
                     self._on_room()
                     await self._apply(chunk)
             # One slice after each chunk, however many wait: neither holds up the other for long.
+            if self.engine.leaves:
+                raise EpochLeft(
+                    f"partition {self.number} goes on from epoch {self.engine.epoch} to a newer one"
+                )
             if self.engine.converting:
                 async with self._at_work:
                     await self._convert()

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError as ClientError
 
 from errors import KafkaUnavailable
-from streams.kafka.seam import Row
+from streams.kafka.seam import Chunk, Row
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ RETRY_BACKOFF_MS = 10
 
 PARTITION_FETCH_BYTES_MAX = 4 << 20
 FETCH_BYTES_MAX = 16 << 20
+CHUNK_RECORDS_MAX = 5_000
+LOOK_BACK = 64
+"""Records looked at first for the latest of a key that is among the last of every transaction."""
 STALL_S_MAX = 60.0
 """A restore that sees no record for this long, though some are owed, is given up."""
 
@@ -117,6 +120,49 @@ async def committed_rows(consumer: AIOKafkaConsumer, topic: str, partition: int)
             heard_s = loop.time()
         elif loop.time() - heard_s > STALL_S_MAX:
             raise KafkaUnavailable(f"{topic}-{partition} stands at {position}, {held.end} is owed")
+
+
+async def replayed(
+    consumer: AIOKafkaConsumer, topic: str, partition: int, start: int, end: int
+) -> AsyncGenerator[Chunk, None]:
+    """Iterate over the committed records of [start, end) in chunks. Raises KafkaUnavailable."""
+    where = TopicPartition(topic, partition)
+    consumer.assign([where])
+    consumer.seek(where, start)
+    loop = asyncio.get_running_loop()
+    heard_s = loop.time()
+    while start < end:
+        try:
+            fetched = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=CHUNK_RECORDS_MAX)
+        except (ClientError, OSError) as error:
+            raise KafkaUnavailable(f"reading {topic}-{partition}: {error!r}") from error
+        position = min(await consumer.position(where), end)
+        if position > start:
+            records = [record for record in fetched.get(where, ()) if record.offset < end]
+            yield Chunk(start, records, position, 0)
+            start, heard_s = position, loop.time()
+        elif loop.time() - heard_s > STALL_S_MAX:
+            raise KafkaUnavailable(f"{topic}-{partition} stands at {start}, {end} is owed")
+
+
+async def latest(consumer: AIOKafkaConsumer, topic: str, partition: int, key: bytes) -> bytes | None:
+    """Return the latest committed value under a key that is among the last of every transaction.
+
+    Looked for from the end backwards, ever further; None when it is not there. Raises KafkaUnavailable.
+    """
+    held = await extent(consumer, topic, partition)
+    back = LOOK_BACK
+    while True:
+        start = max(held.first, held.end - back)
+        found: bytes | None = None
+        async with aclosing(replayed(consumer, topic, partition, start, held.end)) as chunks:
+            async for chunk in chunks:
+                for record in chunk.records:
+                    if record.key == key:
+                        found = record.value
+        if found is not None or start == held.first:
+            return found
+        back *= 16
 
 
 async def restore_partition(bootstrap: str, prefix: str, partition: int) -> AsyncGenerator[Row, None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from schemas.markers import Marker
 
 Row = tuple[bytes, bytes | None]
 """A keyed record; a value of None is a tombstone."""
@@ -93,6 +95,28 @@ class Transaction:
     dead_letters: Sequence[DeadLetter]
     events: int
     tally: Tally = field(default_factory=Tally)
+    epoch: int = 1
+    """Whose changelog the rows go to."""
+    quiet: bool = False
+    """Rows alone: nobody is told anything, and the group's offset stays where it is."""
+    begins: Marker | None = None
+    """Stands before the changes."""
+    ends: Marker | None = None
+    """Stands behind the changes."""
+    farewell: tuple[int, Row] | None = None
+    """An epoch that is left, and the row that says so in its changelog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """From which changelogs the state of a partition is restored."""
+
+    epoch: int
+    """Whose rows hold the facts."""
+    told_epoch: int | None = None
+    """Whose rows say what subscribers were told, as long as not every row of `epoch` does."""
+    until: int | None = None
+    """Up to where `events` is replayed quietly before `epoch` goes live; None when it is live."""
 
 
 class StepEngine(Protocol):
@@ -106,11 +130,36 @@ class StepEngine(Protocol):
     def applied_offset(self) -> int:
         """Next source offset whose record is not yet reflected in the state."""
 
-    def begin_restore(self) -> None:
-        """Forget everything; rows follow."""
+    @property
+    def epochs(self) -> Sequence[int]:
+        """The epochs whose changelog may be the truth, oldest first: with one of them no row is looked at."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose rows this state came from."""
+
+    @property
+    def position_key(self) -> bytes:
+        """The key of the row that says where a changelog stands."""
+
+    @property
+    def leaves(self) -> bool:
+        """Whether this state is to be given up, everything committed, for that of a newer epoch."""
+
+    def choose(self, rows: Mapping[int, bytes | None]) -> Restoration | None:
+        """Return what to restore from, given where the newest epochs stand; None to be given an older one."""
+
+    def begin_restore(self, epoch: int = 1, *, quiet: bool = False) -> None:
+        """Forget everything; rows of an epoch follow; where there are none, its replay begins if `quiet`."""
 
     def restore_row(self, key: bytes, value: bytes | None) -> None:
         """Take one changelog row, oldest first."""
+
+    def told_row(self, key: bytes, value: bytes | None) -> None:
+        """Take one row of the epoch that says what subscribers were told, oldest first."""
+
+    def go_live(self) -> None:
+        """After a quiet replay: take over what subscribers were told, and tell them what changes."""
 
     def finish_restore(self, *, partitions: int) -> int | None:
         """Return the partition row's source offset; None for a partition that never committed."""
@@ -157,8 +206,17 @@ class PartitionLog(Protocol):
     async def untouched(self) -> bool:
         """Whether the changelog, after fencing, ends exactly where this owner last left it."""
 
-    def restore(self) -> AsyncGenerator[Row, None]:
-        """Iterate over the committed rows of the changelog, oldest first, up to its stable end."""
+    def restore(self, epoch: int = 1) -> AsyncGenerator[Row, None]:
+        """Iterate over the committed rows of an epoch's changelog, oldest first, up to its stable end."""
+
+    async def latest(self, epoch: int, key: bytes) -> bytes | None:
+        """Return the latest row of an epoch's changelog under a key that every transaction writes."""
+
+    async def shut_out(self, epoch: int) -> None:
+        """Let whoever rebuilt an epoch write to it no more; what that left open is aborted."""
+
+    def replay(self, start: int, end: int) -> AsyncGenerator[Chunk, None]:
+        """Iterate over `events` of [start, end) in chunks that form a chain."""
 
     async def partitions(self) -> int:
         """How many partitions `events` has."""

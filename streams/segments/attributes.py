@@ -29,6 +29,20 @@ class Traits:
         return view.facts.trait(self._name, view.slots)
 
 
+class Distinct:
+    """The different values of a trait, so that many conditions on it are asked once for each of those."""
+
+    def __init__(self, traits: Traits) -> None:
+        self._traits = traits
+
+    def evaluate(self, view: View) -> tuple[list[TraitValue], Int64s]:
+        """Return the different values, and int64[n]: which of them each customer's is."""
+        places: dict[tuple[type, TraitValue], int] = {}
+        # With its type, because True == 1 == 1.0 while a truth is no number.
+        codes = [places.setdefault((type(value), value), len(places)) for value in view.value(self._traits)]
+        return [value for _, value in places], np.array(codes, np.int64)
+
+
 class TraitMeasure:
     """A trait that is a number (in millionths) or an instant (in UTC ms); MISSING when it is neither."""
 
@@ -56,8 +70,8 @@ class TraitCondition:
 
     timeless = True
 
-    def __init__(self, traits: Traits, holds: Callable[[TraitValue], bool]) -> None:
-        self._traits, self._holds = traits, holds
+    def __init__(self, distinct: Distinct, holds: Callable[[TraitValue], bool]) -> None:
+        self._distinct, self._holds = distinct, holds
 
     def windows(self) -> Iterable[Window]:
         """Return none."""
@@ -65,7 +79,9 @@ class TraitCondition:
 
     def evaluate(self, view: View) -> Bools:
         """Return bool[n]."""
-        return np.array([self._holds(value) for value in view.value(self._traits)], np.bool_)
+        values, codes = view.value(self._distinct)
+        holds: Bools = np.array([self._holds(value) for value in values], np.bool_)[codes]
+        return holds
 
     def due(self, view: View) -> Int64s:
         """Return FAR_MS."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from streams.segments import tree
 from streams.segments.attributes import (
     Bucket,
+    Distinct,
     TraitCondition,
     TraitMeasure,
     Traits,
@@ -130,7 +131,7 @@ class Compiler:
         return {
             tree.Compared: self._compared,
             tree.Known: self._known,
-            tree.TraitSet: lambda part: TraitCondition(self.traits(part.name), is_of(part.type)),
+            tree.TraitSet: lambda part: TraitCondition(self._distinct(part.name), is_of(part.type)),
             tree.TraitText: self._trait_text,
             tree.TraitTruth: self._trait_truth,
             tree.TraitHolds: self._trait_holds,
@@ -186,18 +187,24 @@ class Compiler:
             self._nodes[key] = Traits(name)
         return cast(Traits, self._nodes[key])
 
+    def _distinct(self, name: str) -> Distinct:
+        key = ("distinct", name)
+        if key not in self._nodes:
+            self._nodes[key] = Distinct(self.traits(name))
+        return cast(Distinct, self._nodes[key])
+
     def _trait_text(self, part: tree.TraitText) -> Condition:
         texts, other = frozenset(part.texts), part.other
         return TraitCondition(
-            self.traits(part.name), lambda value: isinstance(value, str) and (value in texts) != other
+            self._distinct(part.name), lambda value: isinstance(value, str) and (value in texts) != other
         )
 
     def _trait_truth(self, part: tree.TraitTruth) -> Condition:
         # `is`, because 1 == True while a trait of 1 is a number.
-        return TraitCondition(self.traits(part.name), lambda value: value is part.truth)
+        return TraitCondition(self._distinct(part.name), lambda value: value is part.truth)
 
     def _trait_holds(self, part: tree.TraitHolds) -> Condition:
         held = is_of("set")
         return TraitCondition(
-            self.traits(part.name), lambda value: held(value) and part.text in cast(tuple[str, ...], value)
+            self._distinct(part.name), lambda value: held(value) and part.text in cast(tuple[str, ...], value)
         )

@@ -60,6 +60,7 @@ class Compare:
         if measure.optional and truth[0]:
             # What is missing lies below everything: a band of its own, in which nothing is true.
             cuts, truth = (MISSING + 1, *cuts), (False, *truth)
+        self.cuts, self.truths = cuts, truth
         self._truths = np.array(truth)
         self._band = Band(measure, cuts)
 

@@ -15,6 +15,7 @@ from streams.segments.choices import Choice
 from streams.segments.compiling import Compiler, Dimension
 from streams.segments.conditions import Condition
 from streams.segments.definition import Definition
+from streams.segments.panel import Panel
 from streams.segments.rules import reads_traits
 from streams.segments.settling import RULE_SUFFIX, Delay
 from streams.segments.stages import VALUES
@@ -137,6 +138,7 @@ class Evaluator:
         )
         self._choices: tuple[Choice, ...] = tuple(choice for choice, _ in exclusive.values())
         self.segments = tuple(compiler.condition(segment.rule) for segment in computed)
+        self.panel = Panel(self.segments)
         self._plan = Plan(
             window for nodes in (self._choices, self.segments) for node in nodes for window in node.windows()
         )
@@ -167,12 +169,13 @@ class Evaluator:
         for dimension, choice in enumerate(self._choices):
             value[:, dimension] = view.value(choice)
             np.minimum(due, view.due(choice), out=due)
-        for dimension, segment in enumerate(self.segments, len(self._choices)):
+        if self.segments:
+            first = len(self._choices)
+            truths, its_due = self.panel.evaluate(view)
             # In is code 0, out is -1: no value.
-            value[:, dimension] = view.value(segment)
-            value[:, dimension] -= 1
-            if not segment.timeless:
-                np.minimum(due, view.due(segment), out=due)
+            value[:, first : first + len(truths)] = truths.T
+            value[:, first : first + len(truths)] -= 1
+            np.minimum(due, its_due, out=due)
         for delay in self.delays:
             value[:, delay.rule] = value[:, delay.membership]
         for place, score in enumerate((rfm.recency, rfm.frequency, rfm.monetary)):

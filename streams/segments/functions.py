@@ -73,7 +73,7 @@ ITEM_FIELDS = {
     "category": "string",
     "line_id": "string",
     "quantity": "number",
-    "unit_price_minor": "number",
+    "unit_price": "number",
 }
 """What an order's lines have."""
 

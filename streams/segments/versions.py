@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from errors import DefinitionBehind, DefinitionError, DefinitionMismatch
 from streams.segments.definition import Definition
@@ -34,15 +34,17 @@ class Version:
     comment: str = ""
     restores: int | None = None
     """The version this one rolls back to."""
+    epoch: int = 1
+    """Whose changelog it is computed in: one more than before where it is a rebuild's."""
 
     @property
     def key(self) -> bytes:
         """The record's key."""
         return str(self.number).encode()
 
-    def encode(self) -> bytes:
+    def encode(self, state: str = "applied") -> bytes:
         """Return the record's value: readable JSON with the version of its format."""
-        content = {"format": FORMAT_VERSION, "state": "applied", **asdict(self)}
+        content = {"format": FORMAT_VERSION, "state": state, **asdict(self)}
         return json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
@@ -60,6 +62,7 @@ class Version:
                 str(content["by"]),
                 str(content["comment"]),
                 content["restores"],
+                int(content.get("epoch", 1)),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DefinitionError([f"definitions: a record cannot be read: {error!r}"]) from error
@@ -77,6 +80,28 @@ class Version:
                 f" {definition.hash[:12]} here: another release of Shoal applied it; apply it anew"
             )
         return definition
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A rebuild: the version it is to become, whose number and epoch nobody else gets."""
+
+    version: Version
+    """`applied_at_ms` is when it was begun, until it is published."""
+    state: Literal["running", "published", "abandoned"] = "running"
+
+    def encode(self) -> bytes:
+        """Return the record's value, as that of a version with another state."""
+        return self.version.encode(self.state)
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Claim:
+        """Read what `encode` wrote; DefinitionError for anything else."""
+        version = Version.decode(encoded)
+        state = json.loads(encoded)["state"]
+        if state not in ("running", "published", "abandoned"):
+            raise DefinitionError([f"definitions: a rebuild is {state!r}, which this release does not know"])
+        return cls(version, state)
 
 
 class Versions:
@@ -106,9 +131,25 @@ class Versions:
         return max(self._numbers)
 
     @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs versions were applied in, ascending; everybody is to use the last."""
+        return tuple(sorted({version.epoch for version in self._records.values()})) or (1,)
+
+    def newest_of(self, epoch: int) -> int:
+        """Return the version everybody in an epoch is to use; that of all where none is known of it."""
+        numbers = [number for number, version in self._records.items() if version.epoch == epoch]
+        return max(numbers, default=self.newest_number)
+
+    def evaluator(self, number: int) -> Evaluator:
+        """Return a version that is known, compiled. Raises as `Version.definition`."""
+        if number not in self._compiled:
+            self._compiled[number] = Evaluator(self._records[number].definition())
+        return self._compiled[number]
+
+    @property
     def newest(self) -> Evaluator:
         """The version everybody is to use, compiled. Raises as `Version.definition`."""
-        return self._evaluator(self.newest_number)
+        return self.evaluator(self.newest_number)
 
     def of_state(self, number: int, hash_: str, where: str) -> Evaluator:
         """Return the definition some state was built by; `where` begins the messages.
@@ -123,7 +164,7 @@ class Versions:
             raise DefinitionMismatch(
                 f"{where}: built by definition {number}, which is not on the definitions topic"
             )
-        evaluator = self._evaluator(number)
+        evaluator = self.evaluator(number)
         if evaluator.definition.hash != hash_:
             raise DefinitionMismatch(
                 f"{where}: built by definition {number} ({hash_[:12]}), this worker holds {number}"
@@ -160,8 +201,3 @@ class Versions:
     def records(self) -> list[Version]:
         """Return what was read from the topic, oldest first."""
         return [self._records[number] for number in sorted(self._records)]
-
-    def _evaluator(self, number: int) -> Evaluator:
-        if number not in self._compiled:
-            self._compiled[number] = Evaluator(self._records[number].definition())
-        return self._compiled[number]

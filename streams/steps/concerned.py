@@ -32,19 +32,20 @@ class Concerned:
         edits: Edits,
         *,
         converts: bool,
+        rewrites: bool,
     ) -> None:
         self._table, self._evaluator = table, evaluator
         self._event_ids, self._edits = event_ids, edits
-        self._converts = converts
+        self._converts, self._rewrites = converts, rewrites
 
     def _copy_columns(self, slot: Int64s, first_tick_ms: int) -> None:
         """Take the columns of these customers out of the table."""
         table = self._table
         self._slot = slot
         self._due_ms = table.due_ms[slot]
-        self._value, self._scores = table.value[slot], table.scores[slot]
-        self._since_ms = table.since_ms[slot]
-        self._evaluated = np.zeros(len(slot), np.bool_)
+        self._held, self._scores = table.held.take(slot), table.scores[slot]
+        self._value, self._since_ms = self._held.value, self._held.since_ms
+        self._evaluated, self._moved = np.zeros((2, len(slot)), np.bool_)
         # Facts behind the last tick only make their customers pending, once all else is done.
         self._waiting: list[tuple[Int64s, News]] = []
         # Whoever was last evaluated by another definition: whatever comes first finds it changed by that.
@@ -92,10 +93,15 @@ class Concerned:
             # Of what is no more nothing is remembered: should it come back, it is another.
             self._since_ms[np.ix_(evaluated[self._stale[evaluated]], gone)] = 0
         slot = self._slot[evaluated]
-        table.mark_dirty(slot if not self._converts else slot[self._differs(evaluated, slot)])
-        table.value[slot], table.scores[slot] = self._value[evaluated], self._scores[evaluated]
-        table.since_ms[slot], table.due_ms[slot] = self._since_ms[evaluated], self._due_ms[evaluated]
+        moved = self._moved_of(evaluated)
+        writes = slot
+        if self._converts and not self._rewrites:
+            writes = slot[moved | self._differs(evaluated, slot)]
+        table.mark_dirty(writes)
+        table.held.put(slot[moved], self._held.rows(evaluated[moved]))
+        table.scores[slot], table.due_ms[slot] = self._scores[evaluated], self._due_ms[evaluated]
         table.evaluated_by[slot] = self._edits.version
+        table.pending_flips[slot] = 0
         for pending in self._slot[self._pending].tolist():
             table.pending_event_id.pop(pending, None)
         for who, news in self._waiting:
@@ -107,12 +113,21 @@ class Concerned:
         for i in np.flatnonzero(self._cause).tolist():
             table.pending_event_id[int(self._slot[i])] = self._event_id(i, int(self._cause_row[i]))
 
+    def _moved_of(self, evaluated: Int64s) -> Bools:
+        """Return bool[n]: a customer holds other values, or since another instant, than in the table."""
+        moved = self._moved[evaluated]
+        if self._any_stale:
+            # What an earlier definition left of a value may be forgotten without a change.
+            rows = self._stale[evaluated].nonzero()[0]
+            held, its = self._table.held.take(self._slot[evaluated[rows]]), self._held.rows(evaluated[rows])
+            moved[rows] |= (held.value != its.value).any(axis=1)
+            moved[rows] |= (held.since_ms != its.since_ms).any(axis=1)
+        return moved
+
     def _differs(self, evaluated: Int64s, slot: Int64s) -> Bools:
-        """Return bool[n]: what the row of a customer says is not what it is."""
+        """Return bool[n]: what the row of a customer says, its values aside, is not what it is."""
         table = self._table
-        differs: Bools = (table.value[slot] != self._value[evaluated]).any(axis=1)
-        differs |= (table.since_ms[slot] != self._since_ms[evaluated]).any(axis=1)
-        differs |= (table.scores[slot] != self._scores[evaluated]).any(axis=1)
+        differs: Bools = (table.scores[slot] != self._scores[evaluated]).any(axis=1)
         differs |= table.due_ms[slot] != self._due_ms[evaluated]
         # Its pending cause goes with the evaluation.
         differs |= table.pending_cause[slot] > 0

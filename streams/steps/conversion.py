@@ -26,8 +26,9 @@ from streams.steps.edits import Edits
 from streams.steps.missing import missing_facts
 from streams.steps.news import LATE_AFTER_MS
 
-SLICE_CUSTOMERS_MAX = 2_000
-"""Customers evaluated at once: some milliseconds, in which no event is applied."""
+SLICE_CUSTOMERS_MAX, SLICE_CUSTOMERS_MIN = 2_000, 250
+SLICE_VALUES_MAX = 40_000
+"""Customers evaluated at once, and values of theirs: some ten milliseconds, in which no event is applied."""
 
 UNFINISHED_MAX = 16
 """Versions taken on before the first of them was through; a further one waits for that."""
@@ -52,9 +53,10 @@ class Conversion:
         self._versions = versions
         self.reset()
 
-    def reset(self) -> None:
-        """Begin anew, with nobody to convert."""
-        self._use(self._versions.newest)
+    def reset(self, epoch: int = 1) -> None:
+        """Begin anew, with nobody to convert; only versions of this epoch are taken on."""
+        self._epoch = epoch
+        self._use(self._versions.evaluator(self._versions.newest_of(epoch)))
         self.refusal = None
         self._refused = 0
         self._order: Int64s | None = None
@@ -118,7 +120,7 @@ class Conversion:
         return self._next < len(self._order) or not self._stale(table).any()
 
     def _is_behind(self) -> bool:
-        newest = self._versions.newest_number
+        newest = self._versions.newest_of(self._epoch)
         if newest <= self.evaluator.definition.version or newest == self._refused:
             return False
         return len(self._passed) < UNFINISHED_MAX
@@ -132,7 +134,7 @@ class Conversion:
         """
         if not self._is_behind():
             return False
-        newest, before = self._versions.newest, self.evaluator
+        newest, before = self._versions.evaluator(self._versions.newest_of(self._epoch)), self.evaluator
         version = newest.definition.version
         self.refusal = missing_facts(
             before.definition, newest.definition, table, clock_ms, fold_line_ms, complete_since_ms
@@ -142,14 +144,27 @@ class Conversion:
             return False
         if self._order is not None:
             self._passed[before.definition.version] = self._cursor
+        self._convert(table, before, newest, clock_ms)
+        return True
+
+    def take_over(self, table: CustomerTable, row: PartitionRow, clock_ms: int, where: str) -> None:
+        """Convert from what `row`, of an earlier epoch, says was in force. Raises as `stored`."""
+        before, newest = (
+            self._versions.of_state(row.definition_version, row.definition_hash, where),
+            self.evaluator,
+        )
+        self._base, self.begun_ms = row.definition_version, dict(row.begun_ms)
+        self._convert(table, before, newest, clock_ms)
+
+    def _convert(self, table: CustomerTable, before: Evaluator, newest: Evaluator, clock_ms: int) -> None:
+        """Let `newest` be in force, and everybody stale."""
         self._kinds = dict(zip(before.dimensions, before.kinds, strict=True))
         self._begin_order(table, 0)
         self._widen(table, newest)
         # An event on time may be from before now; what it makes of a new segment is not.
-        edited = self._versions.edited(before.definition.version, version)
+        edited = self._versions.edited(before.definition.version, newest.definition.version)
         self.begun_ms |= dict.fromkeys(edited & set(newest.dimensions), clock_ms)
         self._edit(table)
-        return True
 
     def end(self, table: CustomerTable) -> bool:
         """Forget what only earlier versions knew, once nobody is stale; whether that was so."""
@@ -178,11 +193,12 @@ class Conversion:
         """
         if self._order is None:
             return np.empty(0, np.int64)
-        ahead = self._order[self._next : self._next + 4 * SLICE_CUSTOMERS_MAX]
+        most = min(SLICE_CUSTOMERS_MAX, max(SLICE_CUSTOMERS_MIN, SLICE_VALUES_MAX // len(table.dimensions)))
+        ahead = self._order[self._next : self._next + 4 * most]
         stale = (self._stale(table) & ~_pending(table))[ahead]
-        at = np.flatnonzero(stale)[:SLICE_CUSTOMERS_MAX]
+        at = np.flatnonzero(stale)[:most]
         count = fitting(ahead[at]) if len(at) else 0
-        full = count < len(at) or len(at) == SLICE_CUSTOMERS_MAX
+        full = count < len(at) or len(at) == most
         self._next += int(at[count - 1]) + 1 if full else len(ahead)
         return ahead[at[:count]]
 

@@ -8,17 +8,25 @@ from typing import Any
 import numpy as np
 
 from streams.customers.facts import Int64s
+from streams.customers.state import ANY_FLIPS
 from streams.customers.table import Result
 from streams.kafka.seam import Chunk
 from streams.steps import counting
+from streams.steps.as_of import TableAsOf
+from streams.steps.epochs import rebuild_id
 from streams.steps.erasing import Erasing
 from streams.steps.intake import Mode, beyond_bounds, dead_letter, read_chunk
+from streams.steps.moves import Cause, Moves
+from streams.steps.phases import are_watched
 from streams.steps.plan import Piece, next_piece
 from streams.steps.resending import members
 from streams.steps.room import smaller
 from streams.steps.rounds import RESULTS, Rounds
 from streams.steps.ticks import Ticks, sweep_ticks
 from streams.steps.work import ERASED, Work
+
+_LESS_MIN, _LESS_MAX = 1 / 32, 0.8
+"""What is tried of a piece that does not fit: as much as would, if its bytes were spread evenly."""
 
 
 class PartitionEngine(Erasing):
@@ -56,7 +64,9 @@ class PartitionEngine(Erasing):
             series=self._series,
             forgetting=self.table,
         )
-        if self.mode == "wall":
+        if self.quiet:
+            work.hush()
+        elif self.mode == "wall":
             self._tally.age_ms.append(self._wall.now_ms() - work.facts.occurred_at_ms)
         self._spend("decode", began)
         return work
@@ -108,10 +118,12 @@ class PartitionEngine(Erasing):
         bytes_left = self.bounds.bytes_max - self._pending_bytes()
         while (
             piece is not None
-            and self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left) > bytes_left
+            and (size := self._room.piece_bytes(work, piece, due_slots, due_ms, self.clock_ms, bytes_left))
+            > bytes_left
         ):
             # Behind pending work, all that is left of a chunk fits or it waits: see next_piece.
-            less = smaller(work, piece) if fresh else None
+            share = min(_LESS_MAX, max(_LESS_MIN, 0.9 * bytes_left / size))
+            less = smaller(work, piece, share) if fresh else None
             if less is None:
                 return piece if fresh else None
             piece = less
@@ -131,6 +143,9 @@ class PartitionEngine(Erasing):
             counting.count_dropped(self._tally, self.counts, work.facts.kind[too_old], "too_old")
             self._refuse_before(int(work.fold_line_ms[too_old].max()))
         rows = rows[known]
+        if self.quiet:
+            self._record(work, rows, piece.row_end)
+            return
         tick_ms = work.ticks.time_ms[work.tick : piece.tick_end]
         whole = True
         if piece.cut_sweep:
@@ -146,6 +161,21 @@ class PartitionEngine(Erasing):
         self._run(work, rows, due_slots, tick_ms, tick_of_row, moves_clock=whole)
         work.row, work.tick = piece.row_end, piece.tick_end
 
+    def _record(self, work: Work, rows: Int64s, row_end: int) -> None:
+        """Let facts be known, and the clock be where it was behind them; nobody is evaluated, nobody told.
+
+        What makes customers pending is not kept: that is what made them so when they were told last.
+        """
+        assert work.passed is not None, "hushed when it was begun"
+        results = self.table.apply(work.facts, rows, work.slots[rows], work.fold_line_ms[rows])
+        if (results == Result.TOO_OLD).any():
+            self._refuse_before(int(work.fold_line_ms[rows].max()))
+        work.row = row_end
+        passed = int(np.searchsorted(work.passed.row, row_end, "right"))
+        if passed:
+            self.clock_ms = max(self.clock_ms, int(work.passed.time_ms[passed - 1]))
+            self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
+
     def _first_by_id(self, due_slots: Int64s, work: Work) -> tuple[Int64s, bool]:
         """The first customers by id that fit, and whether these are all: an order no restart can change."""
         ids = self.table.slots.ids_of(due_slots)
@@ -155,9 +185,26 @@ class PartitionEngine(Erasing):
 
     def _fitting(self, slots: Int64s, work: Work) -> int:
         """How many of the first of some customers can be evaluated once within this transaction."""
-        taken = np.cumsum(self._room.sweep_bytes(slots, work))
+        return self._fits(self._room.sweep_bytes(slots, work, self.clock_ms))
+
+    def _converted(self, slots: Int64s, work: Work) -> int:
+        """How many of the first of some customers can be converted within this transaction.
+
+        By what an evaluation says: a bound on what another definition may change is that everything does.
+        """
+        table, now_ms = self.table, np.full(len(slots), self.clock_ms)
+        outcome = self._evaluator.evaluate(TableAsOf(table, slots, now_ms), slots, now_ms)
+        changes = np.count_nonzero(outcome.value != table.held.column(0, slots), axis=1)
+        # What is delayed comes to more than the evaluation says, and so may what is dated ahead.
+        changes += 2 * len(self._evaluator.delays)
+        changes[are_watched(table, slots, now_ms[:1])] = len(self._evaluator.dimensions)
+        return self._fits(self._room.changed_bytes(slots, work, changes))
+
+    def _fits(self, sizes: Int64s) -> int:
+        """How many of the first of these sizes fit into this transaction together, at least one."""
+        taken = np.cumsum(sizes)
         fitting = int(np.searchsorted(taken, self.bounds.bytes_max - self._pending_bytes(), "right"))
-        return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(slots)))
+        return max(1, min(fitting, self.bounds.rows_max - self.table.dirty_count, len(sizes)))
 
     def _run(
         self,
@@ -185,8 +232,11 @@ class PartitionEngine(Erasing):
             clock_ms=self.clock_ms,
             edits=self._conversion.edits,
             converts=converts,
+            rewrites=self._rebuilt is not None,
         )
         moves = rounds.run()
+        unseen = rows[tick_of_row == len(tick_ms)]
+        self._flips.wait(work.facts, unseen, work.slots[unseen])
         if any(count and code % RESULTS == Result.TOO_OLD for code, count in rounds.results.items()):
             self._refuse_before(int(work.fold_line_ms[rows].max()))
         if len(tick_ms) and moves_clock:
@@ -195,9 +245,7 @@ class PartitionEngine(Erasing):
             self._conversion.moved(self.table, self.clock_ms)
         if moves is not None:
             began = time.thread_time_ns()
-            self.seq = self._writer.add(self.table, moves, epoch=self.epoch, last_seq=self.seq)
-            counted = moves.take(np.flatnonzero(self._evaluator.counted[moves.dimension]))
-            counting.count_moves(self._tally, counted, self._evaluator.dimensions, live=self.mode == "wall")
+            self._tell(moves)
             self._spend("changes", began)
         for row in sorted(rounds.refused):
             record, kind = work.chunk.records[int(work.facts.position[row])], int(work.facts.kind[row])
@@ -205,6 +253,18 @@ class PartitionEngine(Erasing):
         counting.count_facts(self._tally, self.counts, rounds.results)
         for spent in (self._nanoseconds, self._tally.nanoseconds):
             spent.update(rounds.nanoseconds)
+
+    def _tell(self, moves: Moves) -> None:
+        """Number, encode and count moves; those a rebuild made count as reconcile."""
+        rebuild = None if self._rebuilt is None else rebuild_id(self.epoch)
+        self.seq = self._writer.add(
+            self.table, moves, epoch=self.epoch, last_seq=self.seq, rebuild_id=rebuild
+        )
+        by_rebuild = (moves.cause == Cause.RULE_CHANGED) & (rebuild is not None)
+        counted, live = self._evaluator.counted[moves.dimension], self.mode == "wall"
+        for mine, origin in ((counted & ~by_rebuild, "live"), (counted & by_rebuild, "reconcile")):
+            theirs = moves.take(np.flatnonzero(mine))
+            counting.count_moves(self._tally, theirs, self._evaluator.dimensions, live=live, origin=origin)
 
     # -- deadlines of an idle partition ----------------------------------------------------
 
@@ -259,14 +319,23 @@ class PartitionEngine(Erasing):
         if not conversion.has_work(self.table):
             self._resend(work)
             return True
+        if len(self._untold):
+            # Nobody evaluated them yet, so nothing else would write what makes them pending.
+            fitting = self._fitting(self._untold, work)
+            self.table.mark_dirty(self._untold[:fitting])
+            self._untold = self._untold[fitting:]
+            return True
         if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
+            self.table.pending_flips[:] = ANY_FLIPS
             self._take_on()
-        slots = conversion.slice(self.table, lambda slots: self._fitting(slots, work))
+        slots = conversion.slice(self.table, lambda slots: self._converted(slots, work))
         if len(slots):
             none = work.slots
             self._run(work, none, slots, at_clock.time_ms, none, moves_clock=True, converts=True)
             self._moved = True
         elif conversion.end(self.table):
+            if self._rebuilt is not None:
+                self._ended, self._rebuilt = self._rebuilt.changes, None
             self._use(conversion.evaluator)
             self._measure()
             self._moved = True

@@ -63,7 +63,7 @@ class Erasing(PartitionState):
             return fresh or left >= MARKER_BYTES
         slots = np.array([slot])
         # No less than the changes of leaving every value, and a row that may have to be written first.
-        once = int(self._room.sweep_bytes(slots, work)[0])
+        once = int(self._room.leaving_bytes(slots, work)[0])
         needed = self.table.erasure_bytes(slot) + once
         if needed <= left and (fresh or self.table.dirty_count < self.bounds.rows_max):
             return True
@@ -74,6 +74,8 @@ class Erasing(PartitionState):
 
     def _leave(self, work: Work, slot: int, occurred_ms: int) -> None:
         """Say that a customer left every value it has; shadow ones are left without a word."""
+        if self.quiet:
+            return
         moves = self._exits(slot, work.erasures.event_id[work.erased], self._effective_ms(work, occurred_ms))
         if not len(moves):
             return

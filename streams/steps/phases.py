@@ -71,7 +71,7 @@ def phases_of(
     group_at = np.flatnonzero(first)
     group_tick, group_slot = tick[group_at], slot[group_at]
     everybody = np.unique(np.concatenate((group_slot, due_slots)))
-    watched = _watched(table, everybody, tick_ms)
+    watched = are_watched(table, everybody, tick_ms)
     phase_start = np.empty(0, np.int64)
     if len(row):
         before_ms = np.append(clock_ms, tick_ms)
@@ -121,7 +121,7 @@ def _is_plain(facts: Facts, row: Int64s, reads_traits: bool, reads_entities: boo
     return plain
 
 
-def _watched(table: CustomerTable, slots: Int64s, tick_ms: Int64s) -> Bools:
+def are_watched(table: CustomerTable, slots: Int64s, tick_ms: Int64s) -> Bools:
     """Return bool[n]: the customer already has a fact later than the tick that sees it first."""
     held = np.zeros(len(slots), np.bool_)
     if len(tick_ms):

@@ -47,7 +47,7 @@ class Rounds(Concerned):
     the customers whose deadline may come at one of the ticks; they may overlap `slots`.
     `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them. With
     `converts`, stale customers are evaluated at the first tick whatever their deadline, and whoever
-    is what it was is not written again.
+    is what it was is not written again, unless with `rewrites`.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ class Rounds(Concerned):
         clock_ms: int,
         edits: Edits,
         converts: bool = False,
+        rewrites: bool = False,
     ) -> None:
-        super().__init__(table, evaluator, event_ids, edits, converts=converts)
+        super().__init__(table, evaluator, event_ids, edits, converts=converts, rewrites=rewrites)
         self._facts = facts
         self._tick_ms = tick_ms
         # The clock a customer had before tick i is the time of tick i - 1.
@@ -220,6 +221,7 @@ class Rounds(Concerned):
         changed = outcome.value != held
         hit = changed.any(axis=1).nonzero()[0]
         if len(hit):
+            self._moved[who[hit]] = True
             self._note(who[hit], at[hit], outcome.take(hit), changed[hit])
             if delays:
                 # What a membership does next depends on since when its rule holds: that cannot wait.

@@ -43,6 +43,8 @@ class Work:
     erased: int = 0
     records: int = 0
     done: bool = False
+    passed: Ticks | None = None
+    """Ticks at which nobody is evaluated, in a quiet replay: only the clock moves."""
 
     @classmethod
     def of_ticks(cls, ticks: Ticks) -> Work:
@@ -66,6 +68,13 @@ class Work:
         """Whether everything before the next erasure is done."""
         reached = self.row == self.row_limit and self.tick == self.tick_limit
         return reached and self.erased < len(self.erasures)
+
+    def hush(self) -> None:
+        """Let no tick evaluate anybody: all facts come as after the last of them."""
+        self.passed = self.ticks
+        none = np.empty(0, np.int64)
+        self.ticks, self.tick_of_row = Ticks(none, none, none), np.zeros_like(self.tick_of_row)
+        self.erasure_tick = np.zeros_like(self.erasure_tick)
 
     def records_done(self) -> int:
         """How many records of the chunk are fully reflected in state."""

@@ -15,8 +15,8 @@ from streams.customers.table import CustomerTable
 from streams.kafka.seam import Row
 from streams.segments.definition import Definition
 from streams.segments.evaluate import Evaluator
-from streams.steps.moves import LABELS, Moves
-from streams.steps.room import ACCOUNT_BYTES_MAX, membership_bytes
+from streams.steps.moves import LABELS, Cause, Moves
+from streams.steps.room import ACCOUNT_BYTES_MAX, MembershipBytes
 
 _DAY_MS = 86_400_000
 _CAUSES = np.array([CAUSES.index(label) for label in LABELS], np.uint8)
@@ -41,7 +41,7 @@ class ChangeWriter:
         ]
         self._shown = np.array([not shadow for shadow in evaluator.shadows])
         self._all_shown = bool(self._shown.all())
-        self._membership_bytes = membership_bytes(evaluator)
+        self._membership = MembershipBytes.of(evaluator)
         # The customers that changed, in the order they first did; by slot, whether they are in there.
         self._changed: list[Int64s] = []
         self._is_changed = np.zeros(0, np.bool_)
@@ -62,14 +62,24 @@ class ChangeWriter:
         self._first_seq = 0
         self.pending_bytes = 0
         """No less than the changes and memberships take, keys included."""
+        self.reconciled = 0
+        """Changes a rebuild made."""
 
     def add(
-        self, table: CustomerTable, moves: Moves, *, epoch: int, last_seq: int, run_id: str | None = None
+        self,
+        table: CustomerTable,
+        moves: Moves,
+        *,
+        epoch: int,
+        last_seq: int,
+        run_id: str | None = None,
+        rebuild_id: str | None = None,
     ) -> int:
         """Number and encode one piece's moves, in their order; return the last seq given.
 
         Those of shadow segments are left out: nobody is told of them. With a `run_id` they are members
-        sent again: reconcile, and neither state nor memberships know of it.
+        sent again: reconcile, and neither state nor memberships know of it. With a `rebuild_id` those
+        which only the definition made are that rebuild's, and reconcile.
         """
         if not self._all_shown:
             moves = moves.take(self._shown[moves.dimension].nonzero()[0])
@@ -79,9 +89,29 @@ class ChangeWriter:
         seq = np.arange(last_seq + 1, last_seq + 1 + count)
         if run_id is None:
             # Of several changes of one value the last assignment stays, and that is the latest.
-            table.value_seq[moves.slot, moves.dimension] = seq
+            table.held.number(moves.slot, moves.dimension, seq)
         ids = table.slots.ids_of(moves.slot)
-        encoded = encode_changes(
+        if rebuild_id is None:
+            encoded = self._encode(moves, ids, seq, epoch, run_id)
+        else:
+            encoded = self._encode_apart(moves, ids, seq, epoch, rebuild_id)
+        self._changes.extend(zip(ids, encoded, strict=True))
+        self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
+        if run_id is not None:
+            return last_seq + count
+        # Each may be into one segment more.
+        self.pending_bytes += len(moves) * self._membership.each
+        self._note_customers(table, moves, ids)
+        if not self._expires_at_ms:
+            self._first_seq = last_seq + 1
+        self._expires_at_ms.append(moves.expires_at_ms)
+        return last_seq + count
+
+    def _encode(
+        self, moves: Moves, ids: Sequence[bytes], seq: Int64s, epoch: int, run_id: str | None
+    ) -> list[bytes]:
+        """Return the changes that are moves with these numbers; those with a run id are reconcile."""
+        return encode_changes(
             Stamp(
                 app=self._app,
                 epoch=epoch,
@@ -113,20 +143,26 @@ class ChangeWriter:
                 net_minor=moves.net_minor,
             ),
         )
-        self._changes.extend(zip(ids, encoded, strict=True))
-        self.pending_bytes += sum(map(len, encoded)) + sum(map(len, ids))
-        if run_id is not None:
-            return last_seq + count
-        self._note_customers(table, moves, ids)
-        if not self._expires_at_ms:
-            self._first_seq = last_seq + 1
-        self._expires_at_ms.append(moves.expires_at_ms)
-        return last_seq + count
+
+    def _encode_apart(
+        self, moves: Moves, ids: Sequence[bytes], seq: Int64s, epoch: int, rebuild_id: str
+    ) -> list[bytes]:
+        """Return the changes in order, those that only the definition made under the id of the rebuild."""
+        encoded = [b""] * len(moves)
+        by_rule = moves.cause == Cause.RULE_CHANGED
+        for mine, run_id in ((by_rule, rebuild_id), (~by_rule, None)):
+            at = mine.nonzero()[0]
+            its_ids = [ids[place] for place in at.tolist()]
+            changes = self._encode(moves.take(at), its_ids, seq[at], epoch, run_id)
+            for place, change in zip(at.tolist(), changes, strict=True):
+                encoded[place] = change
+        self.reconciled += int(np.count_nonzero(by_rule))
+        return encoded
 
     def _note_customers(self, table: CustomerTable, moves: Moves, ids: Sequence[bytes]) -> None:
         """Remember whose membership is owed, and count its bytes once."""
         if len(self._is_changed) < len(table.slots):
-            grown = np.zeros(len(table.value_seq), np.bool_)
+            grown = np.zeros(table.slots.capacity, np.bool_)
             grown[: len(self._is_changed)] = self._is_changed
             self._is_changed = grown
         slots, first = np.unique(moves.slot, return_index=True)
@@ -138,7 +174,8 @@ class ChangeWriter:
         self._changed.append(fresh)
         at = rows.tolist()
         self.pending_bytes += (
-            len(at) * self._membership_bytes
+            len(at) * self._membership.fixed
+            + self._membership.each * int(table.held.counts(fresh).sum())
             + 2 * sum(len(ids[row]) for row in at)
             + ACCOUNT_BYTES_MAX * sum(1 for row in at if moves.account_id[row])
         )
@@ -168,9 +205,9 @@ class ChangeWriter:
         if not len(slots):
             self.clear()
             return changes, tombstones
-        value_seq = table.value_seq[slots]
+        held = table.held.take(slots)
         # A customer's latest change is the latest of those that set its values.
-        latest_seq = value_seq.max(axis=1)
+        latest_seq = held.seq.max(axis=1)
         ids = table.slots.ids_of(slots)
         encoded = encode_memberships(
             self._dimensions,
@@ -178,9 +215,9 @@ class ChangeWriter:
                 customer_id=ids,
                 account_id=[table.account_id(slot) for slot in slots.tolist()],
                 seq=latest_seq,
-                value=self._told(table.value[slots]),
-                since_ms=table.since_ms[slots],
-                value_seq=value_seq,
+                value=self._told(held.value),
+                since_ms=held.since_ms,
+                value_seq=held.seq,
                 expires_at_ms=np.concatenate(self._expires_at_ms)[latest_seq - self._first_seq],
             ),
             epoch=epoch,

@@ -25,6 +25,7 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord
 
 from schemas.changes import decode_change
+from schemas.markers import Marker, read_marker
 from schemas.memberships import decode_membership
 from streams.app import group_id
 from streams.customers.facts import Strings
@@ -141,7 +142,8 @@ class Pipeline:
         """Every change of a partition, in order; its key is its customer's."""
         changes = []
         for key, value in await self.rows("segment-changes", partition):
-            assert value is not None
+            if value is None:
+                continue  # A marker of a rebuild.
             changes.append(decode_change(value))
             assert key == changes[-1]["customer_id"].encode()
         return changes
@@ -151,9 +153,16 @@ class Pipeline:
         latest = dict(await self.rows("memberships", partition))
         return {key.decode(): decode_membership(value) for key, value in latest.items() if value is not None}
 
-    async def partition_row(self, partition: int) -> PartitionRow:
-        """The partition row as of the last commit."""
-        row = dict(await self.rows("customers", partition))[PARTITION_ROW_KEY]
+    async def markers(self, partition: int) -> list[Marker]:
+        """Every marker among the changes of a partition."""
+        records = await self.records("segment-changes", partition)
+        markers = [read_marker(record.headers) for record in records if record.value is None]
+        return [marker for marker in markers if marker is not None]
+
+    async def partition_row(self, partition: int, epoch: int = 1) -> PartitionRow:
+        """The partition row of an epoch as of the last commit."""
+        name = "customers" if epoch == 1 else f"customers-e{epoch}"
+        row = dict(await self.rows(name, partition))[PARTITION_ROW_KEY]
         assert row is not None
         return PartitionRow.decode(row)
 

@@ -49,12 +49,20 @@ async def converted(pipeline: Pipeline, number: int, *workers: Worker, waiting: 
     async with asyncio.timeout(DONE_S_MAX):
         while True:
             rows = [await pipeline.partition_row(p) for p in range(pipeline.partitions)]
-            done = (None, Converting(1 << 64, {})) if waiting else (None,)
-            if all(row.definition_version == number and row.converting in done for row in rows):
+            if all(
+                row.definition_version == number
+                and (row.converting is None or (waiting and _is_through(row.converting)))
+                for row in rows
+            ):
                 return
             for worker in workers:
                 worker.check()
             await asyncio.sleep(POLL_S)
+
+
+def _is_through(converting: Converting) -> bool:
+    """Whether everybody had its turn, and nothing is left that is no more."""
+    return converting.cursor == 1 << 64 and not converting.kinds
 
 
 async def test_the_topic_wins_over_a_workers_file(kafka: str, prefix: str, tmp_path: Path) -> None:

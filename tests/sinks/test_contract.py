@@ -118,16 +118,16 @@ async def test_an_out_of_date_delivery_changes_nothing(stage: Stage) -> None:
     await sink.deliver(batch(change(1, "ada", "new")))
     await sink.deliver(batch(change(2, "ada", "loyal"), change(3, "ada", "lost")))
     assert await sink.deliver(batch(change(2, "ada", "loyal"))) == 0
-    await sink.deliver(batch(change(1, "ada", "champions", epoch=2)))
+    await sink.deliver(batch(change(4, "ada", "champions", epoch=2)))
     assert await sink.deliver(batch(change(3, "ada", "lost"), change(4, "ada", "new"))) == 0
     assert stage.held() == stage.listed() == {"ada": {"rfm": "champions"}}
-    assert await sink.watermark(3) == Watermark(2, 1, 10)
+    assert await sink.watermark(3) == Watermark(2, 4, 40)
     await sink.close()
 
 
-@pytest.mark.parametrize(("epoch", "seq"), [(1, 3), (2, 2)], ids=["same epoch", "next epoch"])
+@pytest.mark.parametrize(("epoch", "seq"), [(1, 3), (2, 3), (2, 1)], ids=["same epoch", "next epoch", "anew"])
 async def test_a_hole_is_found_and_nothing_of_the_batch_is_taken(stage: Stage, epoch: int, seq: int) -> None:
-    """Change 2 is missing, or the first of a new epoch: the error says what is held and what came."""
+    """Change 2 is missing, numbers going on through epochs: the error says what is held and what came."""
     sink = await begun(stage)
     await sink.deliver(batch(change(1, "ada", "new")))
     with pytest.raises(SinkGap, match=f"epoch 1, seq 1, .* epoch {epoch}, seq {seq}"):

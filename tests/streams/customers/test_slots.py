@@ -84,12 +84,13 @@ def test_two_ids_of_one_length_and_one_hash_differ_in_their_bytes() -> None:
 
 @settings(max_examples=80)
 @given(
-    st.lists(st.tuples(IDS, st.sets(st.integers(0, 20))), max_size=6), st.sampled_from((0, 3, (1 << 64) - 1))
+    st.lists(st.tuples(IDS, st.sets(st.integers(0, 20))), max_size=6),
+    st.sampled_from((0, 3, ~0x7FC & ((1 << 64) - 1))),
 )
 def test_who_is_removed_is_gone_and_everybody_else_is_found(
     turns: list[tuple[list[bytes], set[int]]], mask: int
 ) -> None:
-    """Whatever ids shared a hash or a search; numbers come back only after a release, to ids as long."""
+    """Whatever ids shared a hash, or a search from one of four places; numbers come back after a release."""
 
     class WeakHash(KeyedHash):
         def hash_words(self, words: Words) -> UInt64s:

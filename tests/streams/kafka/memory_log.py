@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 
 from errors import LogTruncated, TransactionFailed
-from streams.kafka.seam import Row, Transaction
+from streams.kafka.seam import Chunk, Row, Transaction
 
 
 class MemoryLog:
@@ -13,7 +14,9 @@ class MemoryLog:
 
     def __init__(self, *, first: int = 0, end: int = 1 << 60) -> None:
         self.first, self.end = first, end
-        self.rows: list[Row] = []
+        self.changelogs: dict[int, list[Row]] = defaultdict(list)
+        self.chunks: list[Chunk] = []
+        self.shut: list[int] = []
         self.committed: list[Transaction] = []
         self.failing: set[int] = set()
         self.fences = self.tried = 0
@@ -27,10 +30,29 @@ class MemoryLog:
         """Whether the test did not say otherwise."""
         return not self.others_wrote
 
-    async def restore(self) -> AsyncGenerator[Row, None]:
-        """The rows committed so far."""
-        for row in self.rows:
+    async def restore(self, epoch: int = 1) -> AsyncGenerator[Row, None]:
+        """The rows committed so far to an epoch's changelog."""
+        for row in self.changelogs[epoch]:
             yield row
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of the first epoch."""
+        return self.changelogs[1]
+
+    async def latest(self, epoch: int, key: bytes) -> bytes | None:
+        """The latest row under a key."""
+        return dict(self.changelogs[epoch]).get(key)
+
+    async def shut_out(self, epoch: int) -> None:
+        """Note it."""
+        self.shut.append(epoch)
+
+    async def replay(self, start: int, end: int) -> AsyncGenerator[Chunk, None]:
+        """The chunks a test laid down."""
+        for chunk in self.chunks:
+            if start <= chunk.start_offset and chunk.end_offset <= end:
+                yield chunk
 
     async def partitions(self) -> int:
         """Always four."""
@@ -47,7 +69,7 @@ class MemoryLog:
         self.tried += 1
         if self.tried in self.failing:
             raise TransactionFailed("on purpose")
-        self.rows += transaction.rows
+        self.changelogs[transaction.epoch] += transaction.rows
         self.committed.append(transaction)
 
     async def close(self) -> None:

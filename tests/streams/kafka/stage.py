@@ -109,7 +109,7 @@ class Stage:
             rows = {key: value for key, value, _ in self.read("customers", partition)}
             row = json.loads(rows.pop(PARTITION_ROW))
             assert {key: int(value) for key, value in rows.items()} == counts
-            assert row == {"seq": len(alive), "offset": len(records)}
+            assert row == {"seq": len(alive), "offset": len(records), "live": True}
             assert committed.get(partition, 0) == len(records)
 
 

@@ -39,7 +39,7 @@ class Broken(MemoryLog):
 class Hanging(MemoryLog):
     """Never finishes a restore."""
 
-    async def restore(self) -> AsyncGenerator[Row, None]:
+    async def restore(self, epoch: int = 1) -> AsyncGenerator[Row, None]:
         """Wait for ever."""
         await asyncio.Event().wait()
         yield b"", b""

@@ -288,7 +288,7 @@ async def test_an_engine_that_fails_on_everything_is_not_searched_for_ever() -> 
 async def test_rows_without_a_partition_row_are_refused() -> None:
     """Somebody wrote to, or deleted from, the changelog: starting at the beginning would double."""
     async with bench() as b:
-        b.log.rows = [(b"k", b"1")]
+        b.log.changelogs[1] = [(b"k", b"1")]
         await b.partition.fence()
         with pytest.raises(StateCorrupt, match="no partition row"):
             await b.partition.restore()

@@ -7,10 +7,10 @@ carrying the sequence number, the key's new count and the record's offset.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from streams.kafka.seam import Chunk, DeadLetter, Row, Transaction
+from streams.kafka.seam import Chunk, DeadLetter, Restoration, Row, Transaction
 
 PARTITION_ROW = b"\x00partition"
 PIECE_RECORDS_MAX = 500
@@ -43,24 +43,65 @@ class ToyEngine:
     events: int = 0
     moved: bool = False
     restored: int = 0
+    newest_epoch: int = 1
+    epoch: int = 1
+    live: bool = True
+    told: dict[bytes, bytes | None] = field(default_factory=dict)
     pieces_left: int = 1
     slices_left: int = 0
     converted: list[int] = field(default_factory=list)
     refusal: str | None = None
 
-    def begin_restore(self) -> None:
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """One, or as many as a test says."""
+        return tuple(range(1, self.newest_epoch + 1))
+
+    @property
+    def position_key(self) -> bytes:
+        """The partition row's."""
+        return PARTITION_ROW
+
+    @property
+    def leaves(self) -> bool:
+        """Whether there is a newer epoch."""
+        return self.epoch < self.newest_epoch
+
+    def choose(self, rows: Mapping[int, bytes | None]) -> Restoration | None:
+        """The newest epoch that is live; the one after it is replayed to where that stands."""
+        if self.newest_epoch == 1:
+            return Restoration(1)
+        for epoch, row in rows.items():
+            held = json.loads(row or b"{}")
+            if held.get("live") or (epoch == 1 and held):
+                if epoch == self.newest_epoch:
+                    return Restoration(epoch)
+                return Restoration(self.newest_epoch, epoch, held["offset"])
+        return None if 1 not in rows else Restoration(1)
+
+    def told_row(self, key: bytes, value: bytes | None) -> None:
+        """Take what subscribers were told."""
+        self.told[key] = value
+
+    def go_live(self) -> None:
+        """Go on from the sequence number of what was told."""
+        self.live = self.moved = True
+        self.seq = json.loads(self.told[PARTITION_ROW] or b"{}")["seq"]
+
+    def begin_restore(self, epoch: int = 1, *, quiet: bool = False) -> None:
         """Forget everything."""
         self.counts, self.rows, self.changes, self.dead, self.aside = {}, {}, [], [], {}
         self.seq = self.applied_offset = self.events = 0
         self.moved = False
         self._stored: int | None = None
+        self.epoch, self.live, self.told = epoch, not quiet, {}
         self.restored += 1
 
     def restore_row(self, key: bytes, value: bytes | None) -> None:
         """Take one row."""
         if key == PARTITION_ROW:
             row = json.loads(value or b"")
-            self.seq, self._stored = row["seq"], row["offset"]
+            self.seq, self._stored, self.live = row["seq"], row["offset"], row["live"]
         else:
             self.counts[key] = int(value or b"0")
 
@@ -150,8 +191,12 @@ class ToyEngine:
 
     def take(self) -> Transaction:
         """Everything since the last take."""
-        row = json.dumps({"seq": self.seq, "offset": self.applied_offset}).encode()
+        row = json.dumps({"seq": self.seq, "offset": self.applied_offset, "live": self.live}).encode()
         rows: list[Row] = [*self.rows.items(), (PARTITION_ROW, row)]
-        taken = Transaction(self.applied_offset, rows, self.changes, [], self.dead, self.events)
+        quiet = not self.live
+        changes = [] if quiet else self.changes
+        taken = Transaction(
+            self.applied_offset, rows, changes, [], self.dead, self.events, epoch=self.epoch, quiet=quiet
+        )
         self.rows, self.changes, self.dead, self.events, self.moved = {}, [], [], 0, False
         return taken

@@ -173,6 +173,8 @@ def test_leaving_and_coming_back_in_one_step_are_two_changes() -> None:
     membership = decode_membership(p.memberships[NAME.encode()])
     assert membership["seq"] == p.changes[-1]["seq"] and membership["account_id"] is None
     assert p.changes[-1]["previous_since"] is None
+    p.crash()
+    assert known(p) and rows_of(p, CUSTOMER_ROW).keys() == {NAME.encode(), b"bob"}
 
 
 def test_what_was_known_and_had_happened_later_is_erased_as_well() -> None:

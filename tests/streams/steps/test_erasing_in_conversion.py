@@ -99,6 +99,18 @@ def test_a_segment_that_is_being_hidden_or_removed_is_left_once(state: str | Non
     assert p.memberships.keys() == {name.encode() for name in NAMES[6:]}
 
 
+def test_who_was_erased_stays_so_when_an_empty_partition_takes_on_a_definition() -> None:
+    """Of nobody everything is known, whatever a new definition asks; but markers stay."""
+    p = partition_of([erased("c1", T0 + DAY), tick(T0 + DAY)])
+    p.run(itertools.repeat(10))
+    edit(p, ("    new: ", "    fresh: "))
+    p.convert()
+    kind, _, fields = purchase("o1", T0)
+    write(p, [(kind, "c1", fields), tick(T0 + 2 * DAY)])
+    p.run(itertools.repeat(10))
+    assert p.changes == [] and p.engine.counts["erased"] == 1
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("small_slices")
 @given(seed=st.integers(0, 10**9))

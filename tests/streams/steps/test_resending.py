@@ -23,6 +23,8 @@ from tests.streams.steps.test_conversion import (
     tick,
     write,
 )
+from tests.streams.steps.test_edits import file_of
+from tests.streams.steps.test_edits import partition_of as partition_of_file
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +110,24 @@ def test_a_partition_nobody_is_in_has_nothing_to_send() -> None:
     partition.run(itertools.repeat(50))
     assert not partition.engine.converting
     assert_settled(partition)
+
+
+def test_what_nobody_is_told_of_is_not_sent() -> None:
+    """Members of a shadow, and the truth behind a delay, stay where they are."""
+    fields = {"when": "orders(90d) >= 1", "dwell_exit": "1d"}
+    partition = partition_of_file(file_of(s=fields | {"state": "shadow"}, t=fields))
+    write(partition, BOUGHT)
+    partition.run(itertools.repeat(50))
+    count = len(partition.changes)
+    ask(partition, "run-1")
+    partition.convert()
+    sent = told(partition.changes[count:])
+    assert {name for values in sent.values() for name in values} == {"rfm", "lifecycle", "t"}
+    assert sent == {name: values for name, values in partition.values().items() if values}
+    counted = sum(
+        count
+        for transaction in partition.transactions
+        for (_, _, _, origin), count in transaction.tally.changes.items()
+        if origin == "reconcile"
+    )
+    assert counted == sum(map(len, sent.values()))
