@@ -1,10 +1,13 @@
-"""What `segment-changes` still holds: how many changes there were lately, and one by its number."""
+"""What `segment-changes` still holds: how many changes there were lately, and one by its number.
+
+The markers of a rebuild stand among the changes; they have no value, and are no changes.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -81,6 +84,10 @@ async def changes_by_seq(
     return found
 
 
+def _decoded(records: Iterable[Any]) -> list[dict[str, Any]]:
+    return [decode_change(record.value) for record in records if record.value is not None]
+
+
 async def _offset_of(consumer: AIOKafkaConsumer, where: TopicPartition, seq: int, low: int, end: int) -> int:
     """Return an offset in [low, end] before which every change has a lesser number, and none from it on."""
     high = end
@@ -108,8 +115,8 @@ async def _some_from(
         while await consumer.position(where) < end:
             fetched = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=TOGETHER_MAX)
             records = [record for record in fetched.get(where, ()) if record.offset < end]
-            if records:
-                return [decode_change(record.value) for record in records]
+            if changes := _decoded(records):
+                return changes
     except (ClientError, OSError) as error:
         raise KafkaUnavailable(f"reading {where.topic}-{where.partition}: {error!r}") from error
     return []
@@ -124,7 +131,10 @@ async def _first_from(
     try:
         while await consumer.position(where) < end:
             for record in (await consumer.getmany(where, timeout_ms=POLL_MS, max_records=1)).get(where, ()):
-                return (decode_change(record.value), record.offset) if record.offset < end else (None, end)
+                if record.offset >= end:
+                    return None, end
+                if record.value is not None:
+                    return decode_change(record.value), record.offset
     except (ClientError, OSError) as error:
         raise KafkaUnavailable(f"reading {where.topic}-{where.partition}: {error!r}") from error
     return None, end
@@ -140,7 +150,7 @@ async def _read(
     try:
         while await consumer.position(where) < end:
             fetched = await consumer.getmany(where, timeout_ms=POLL_MS)
-            changes += [decode_change(record.value) for record in fetched.get(where, ())]
+            changes += _decoded(fetched.get(where, ()))
     except (ClientError, OSError) as error:
         raise KafkaUnavailable(f"reading {where.topic}-{where.partition}: {error!r}") from error
     return changes

@@ -98,9 +98,15 @@ def card_of(engine: PartitionEngine, customer_id: str) -> Card | None:
         net=Decimal(int(outcome.net_minor[0])).scaleb(-EXPONENTS[definition.reporting_currency]),
         currency=definition.reporting_currency,
         days=definition.window_ms // DAY_MS,
-        next_ms=int(outcome.due_ms[0]),
+        next_ms=_next_ms(engine, slot, int(outcome.due_ms[0])),
         traits=table.traits(slot),
     )
+
+
+def _next_ms(engine: PartitionEngine, slot: int, due_ms: int) -> int:
+    """Return the earlier of when a rule turns by time alone and of when a delay that runs is over."""
+    stored_ms = int(engine.table.due_ms[slot])
+    return min(due_ms, stored_ms) if stored_ms > engine.clock_ms else due_ms
 
 
 def as_text(card: Card) -> str:

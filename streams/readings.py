@@ -92,8 +92,11 @@ def _of_customers(table: CustomerTable, label: str, now_ms: int) -> Iterator[Rea
     yield metrics.CUSTOMERS, table.customers, (label,)
     yield metrics.FACTS, table.entries.rows, (label,)
     counts = table.held.members(count, table.values)
+    members = Counter[tuple[str, str]]()
     for dimension, values, held in zip(table.dimensions, table.values, counts, strict=True):
-        if dimension.endswith(RULE_SUFFIX):
-            continue
-        for value, members in zip(values, held, strict=True):
-            yield metrics.MEMBERS, members, (dimension.removesuffix(SHADOW_SUFFIX), value, label)
+        if not dimension.endswith(RULE_SUFFIX):
+            # While a shadow goes live both are there, and each customer is in one of them.
+            name = dimension.removesuffix(SHADOW_SUFFIX)
+            members.update({(name, value): int(count) for value, count in zip(values, held, strict=True)})
+    for (name, value), count in members.items():
+        yield metrics.MEMBERS, count, (name, value, label)
