@@ -16,11 +16,12 @@ _STAGES = ("decode", "plan", "apply", "evaluate", "changes", "rows")
 def sections(found: Mapping[str, Any]) -> dict[str, str]:
     """Return marker name to the Markdown that belongs between its markers."""
     results = Results(found["runs"])
+    converted = all("conversion" in run["figures"] for run in found["runs"])
     return {
         "segments_events": markdown(_events(results)),
         "segments_stages": markdown(_stages(results)),
         "segments_bytes": markdown(_bytes(results)),
-        "segments_convert": markdown(_convert(results)),
+        **({"segments_convert": markdown(_convert(results))} if converted else {}),
     }
 
 

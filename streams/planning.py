@@ -69,7 +69,8 @@ def plan_partition(engine: PartitionEngine) -> PartitionPlan:
     table = engine.table
     plan = PartitionPlan(engine.clock_ms, table.customers, 0, before=_sizes(engine))
     hidden = _shadowed(engine)
-    while engine.converting:
+    # Members that are being sent again meanwhile do not move.
+    while engine.changing:
         if not engine.convert():
             plan.moves += _taken(engine)
     plan.moves += _taken(engine)

@@ -23,8 +23,8 @@ from streams.customers.state import ANY_FLIPS
 from streams.customers.table import CustomerTable
 from streams.customers.value_restore import restore_values
 
-_COLUMNS = ("scores", "pending_cause", "due_ms", "pending_at_ms", "evaluated_by")
-"""What is taken over of a head row beside values and the pending event's id."""
+_COLUMNS = ("scores", "pending_cause", "due_ms", "pending_at_ms")
+"""What is taken over as it stands in a head row, beside values and the pending event's id."""
 
 
 class Told:
@@ -55,10 +55,10 @@ class Told:
         """Let every customer nobody was told of since be what was told.
 
         Those are who a quiet replay made: pending, without anything that made them so. A customer the
-        replay did not meet is added, without facts. Whoever nothing was told of counts as evaluated by
-        `version`, an earlier one, as nothing at all. The table takes in dimensions and values it lacks.
-        Whoever was erased since is left alone, and whoever was before stays so; `fact_key` is that of
-        both. Returns those who were never evaluated, and are pending.
+        replay did not meet is added, without facts. Everybody counts as evaluated by `version`, which the
+        earlier state was wholly of; whoever nothing was told of, as nothing at all. The table takes in
+        dimensions and values it lacks. Whoever was erased since is left alone, and whoever was before
+        stays so; `fact_key` is that of both. Returns those who were never evaluated, and are pending.
         """
         markers = Markers(fact_key)
         for key, value in self._markers.items():
@@ -81,9 +81,12 @@ class Told:
             slots = table.slots.find_or_add(names.take(chosen))
             for name in _COLUMNS:
                 getattr(table, name)[slots] = head[name][chosen]
+            # A conversion leaves the rows of whom it does not move, so a row may name an earlier version.
+            by = head["evaluated_by"][chosen]
+            table.evaluated_by[slots] = np.where(by > 0, np.maximum(by, version), 0)
             table.pending_flips[slots] = ANY_FLIPS
             _put_values(table, slots, [rows[at] for at in chosen.tolist()], head[chosen])
-            never = slots[head["evaluated_by"][chosen] == 0]
+            never = slots[by == 0]
             quiet[slots[slots < count]] = False
         table.erasures.merge(markers)
         table.recall_erasures()

@@ -22,6 +22,8 @@ COUNT_MAX = 250
 
 _TRAITS_MAX, _CASES_MAX, _LABELS_MAX = 256, 25, 20
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
+KEPT_BY_SINKS = frozenset({"epoch", "seq", "expires_at"})
+"""Names a sink keeps beside the dimensions of a customer; held equal to its own by a test."""
 _TRAIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _STATES = ("live", "shadow", "draft")
 _DETAILS = {"name": 100, "description": 1_000, "owner": 200}
@@ -125,6 +127,9 @@ class _Sections:
         for key, entry in entries.items():
             if not _KEY.fullmatch(key) or key in ("rfm", "lifecycle"):
                 entry.problem("a key of lower-case letters, digits and _, not rfm or lifecycle", key[:60])
+            elif key in KEPT_BY_SINKS:
+                others = ", ".join(sorted(KEPT_BY_SINKS))
+                entry.problem(f"a key that sinks do not keep for themselves, as they do {others}", key)
         return entries
 
     def _check_keys(self) -> None:

@@ -294,7 +294,12 @@ class PartitionEngine(Erasing):
     @property
     def converting(self) -> bool:
         """Whether `convert` has something to do."""
-        return self._conversion.has_work(self.table) or self._resending.has_work
+        return self.changing or self._resending.has_work
+
+    @property
+    def changing(self) -> bool:
+        """Whether a version is to be taken on, or customers are to be converted to it."""
+        return self._conversion.has_work(self.table)
 
     @property
     def refusal(self) -> str | None:
@@ -316,7 +321,7 @@ class PartitionEngine(Erasing):
         conversion = self._conversion
         at_clock = Ticks(*(np.array([each], np.int64) for each in (0, self.clock_ms, 0)))
         work = Work.of_ticks(at_clock)
-        if not conversion.has_work(self.table):
+        if not self.changing:
             self._resend(work)
             return True
         if len(self._untold):

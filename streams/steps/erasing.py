@@ -33,6 +33,8 @@ class Erasing(PartitionState):
         table, one = self.table, np.array([work.erased])
         identity, occurred_ms = work.erasures.customer[work.erased], int(work.erasures.occurred_at_ms[one[0]])
         slot = int(table.slots.find(work.erasures.customer.take(one))[0])
+        # Nobody is owed a row any more whose number may be another's by the time it would be written.
+        self._untold = self._untold[self._untold != slot]
         result = "erased"
         if occurred_ms > int(table.erasures.of([identity])[0]):
             known = slot >= 0 and not table.is_new(slot)

@@ -15,6 +15,7 @@ from streams.planning import Move, PartitionPlan, Plan, plan_partition, samples
 from streams.segments.loading import default_definition, load
 from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX
 from streams.segments.versions import Versions
+from streams.steps import resending
 from tests.simulation import SimulatedPartition
 from tests.streams.edited_sections import custom_version, log_of
 from tests.streams.segments.custom import defined, with_sections
@@ -265,3 +266,16 @@ def test_an_edit_of_nothing_moves_nobody() -> None:
     assert plan.moves == [] and plan.warnings() == []
     assert "nobody's value changes" in as_text(plan)
     assert load(version(2).yaml, "x").hash == default_definition().hash
+
+
+def test_who_is_sent_again_meanwhile_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resend under way is no part of a plan."""
+    monkeypatch.setattr(resending, "SLICE_CUSTOMERS_MAX", 3)
+    partition = partition_of(BOUGHT)
+    partition.run(itertools.repeat(50))
+    assert partition.versions is not None
+    partition.versions.resend_run_id = "run-1"
+    partition.convert(slices=2)
+    partition.versions.add(version(2))
+    assert partition._restored().converting
+    assert planned(partition).moves == []

@@ -10,9 +10,11 @@ import jsonschema
 import pytest
 import yaml
 
+import sinks.contract
 from errors import DefinitionError
 from streams.segments import declared, loading
 from streams.segments.checking import check
+from streams.segments.declared import KEPT_BY_SINKS
 from streams.segments.definition import Definition
 from streams.segments.literals import Vocabulary
 from streams.segments.loading import DEFAULT_PATH, load
@@ -163,6 +165,7 @@ def test_the_place_is_right_in_folded_and_plain_text_too() -> None:
         ("traits: {plan: string}\n", "the trait plan and the word plan of the language"),
         ("traits: {age: integer}\n", "expected one of string, number, boolean, timestamp, set"),
         ("segments:\n  rfm: {when: orders(1d) > 0}\n", "not rfm or lifecycle"),
+        ("segments:\n  seq: {when: orders(1d) > 0}\n", "a key that sinks do not keep for themselves"),
         ("segments:\n  a: {when: orders(1d) > 0, stat: draft}\n", "did you mean state?"),
         ("segments:\n  a: {name: A}\n", "segments.a.when: expected a value, got none"),
         ("segments:\n  a: {when: orders(1d) > 0, dwell_enter: 4000d}\n", "up to 3650d"),
@@ -291,3 +294,8 @@ def test_a_core_without_optional_sections_is_what_it_was() -> None:
         (),
     )
     assert segments(a="orders(7d) > 0").longest_window_ms == definition.longest_window_ms
+
+
+def test_no_sink_keeps_another_name_for_itself() -> None:
+    """What a definition may not use is what sinks refuse to be given."""
+    assert KEPT_BY_SINKS == sinks.contract.RESERVED

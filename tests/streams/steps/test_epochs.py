@@ -16,8 +16,8 @@ from streams.segments.versions import Version, Versions
 from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition
 from tests.streams.segments.edits import TEXT, edited, version
-from tests.streams.steps.streams_of_events import Entry, random_log
-from tests.streams.steps.test_conversion import assert_chained, computed, held, write
+from tests.streams.steps.streams_of_events import DAY, T0, Entry, random_log
+from tests.streams.steps.test_conversion import BOUGHT, assert_chained, computed, held, purchase, tick, write
 
 ADDED = """
 segments:
@@ -403,10 +403,10 @@ def test_the_replay_refuses_what_is_too_old_and_says_nothing_of_what_is_dead() -
     """Its clock is that of the log, so its fold line is where that of a worker would have been."""
     start, day = 1_700_000_000_000, 86_400_000
     log: list[Entry] = []
-    for number, (tick, occurred) in enumerate(((0, 0), (900, 899), (901, 1))):
+    for number, (seen, occurred) in enumerate(((0, 0), (900, 899), (901, 1))):
         order = {"event_id": f"e{number}", "order_id": f"o{number}", "amount_minor": 900, "currency": "GBP"}
         log.append(("Purchased", "ada", {**order, "occurred_at": start + occurred * day}))
-        log.append(("Tick", "", {"at": start + tick * day}))
+        log.append(("Tick", "", {"at": start + seen * day}))
     partition, text = partition_of(log), TEXT + ADDED
     partition.append(b"ada", b"garbage")
     partition.run(itertools.repeat(2))
@@ -447,3 +447,45 @@ def test_who_was_erased_stays_erased_up_to_when_either_epoch_says() -> None:
     write(partition, [("Purchased", "ada", late), ("Tick", "", {"at": start + 70})])
     partition.run(itertools.repeat(9))
     assert partition.values() == {} and held(partition) == {}
+
+
+def test_who_is_erased_before_it_was_told_of_leaves_no_row() -> None:
+    """An event no Tick has seen, the taking over, then the Erased: no row of nobody, now or after a restart."""
+    partition = partition_of(BOUGHT)
+    partition.run(itertools.repeat(50))
+    kind, _, fields = purchase("nn", T0 + 100 * DAY, 200_000)
+    write(partition, [(kind, "newbie", fields)])
+    partition.run(itertools.repeat(50))
+    claim = claim_of(TEXT + ADDED, 2, 2)
+    partition.rebuild(claim, until=len(partition.log))
+    publish(partition, claim)
+    partition.crash()
+    write(partition, [("Erased", "newbie", {"event_id": "z1", "occurred_at": T0 + 100 * DAY + 1})])
+    partition.run(itertools.repeat(50))
+    partition.convert()
+    partition.crash()
+    table = partition.engine.table
+    assert table.customers == table.count == len(held(partition))
+    assert "newbie" not in held(partition)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_unedited_segment_waits_on_over_a_rebuild(restarts: bool) -> None:
+    """Whoever an earlier conversion did not move has the segment as it was, so its dwell is waited for."""
+    waits = "\nsegments:\n  waits: {when: spend(ever) > 90000, dwell_enter: 5d}\n"
+    partition = partition_of(BOUGHT, bounds=Bounds(rows_max=3))
+    partition.run(itertools.repeat(50))
+    publish(partition, version(2, TEXT + waits))
+    partition.convert()
+    claim = claim_of(TEXT + waits + "  other: {when: 'count(\"exported\", 30d) >= 1'}\n", 3, 2)
+    partition.rebuild(claim, until=len(partition.log))
+    publish(partition, claim)
+    partition.crash()
+    partition.commit()
+    if restarts:
+        partition.crash()
+    now_ms, count = partition.engine.clock_ms, len(partition.changes)
+    kind, _, fields = purchase("zz", now_ms + 60_000, 10_000_000)
+    write(partition, [(kind, "c05", fields), tick(now_ms + 120_000)])
+    partition.run(itertools.repeat(50))
+    assert [each for each in partition.changes[count:] if each["dimension"] == "waits"] == []

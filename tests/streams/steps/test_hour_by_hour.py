@@ -217,7 +217,7 @@ class Comparison:
         first = version(1, self.specs[1].text()).definition()
         self.kept = {each.key for each in first.series}
         self.partition = SimulatedPartition(
-            first, versions=Versions(only=Evaluator(first)), bounds=Bounds(rows_max=rng.choice((4, 9, 1000)))
+            first, versions=Versions(only=Evaluator(first)), bounds=Bounds(rows_max=rng.choice((3, 6, 1000)))
         )
         offsets: dict[str, Any] = {"offsets_ms": (0,)} if self.delays else {}
         self.told = stories(rng, [f"c{i:02}" for i in range(CUSTOMERS)], **offsets)
@@ -229,7 +229,7 @@ class Comparison:
         rng = self.rng
         # Two versions close to each other: the second finds the first unfinished.
         applied = [30 + rng.randrange(60), 120 + rng.randrange(200), 350 + rng.randrange(60)]
-        applied += [applied[0] + rng.randrange(1, 4), applied[1] + rng.randrange(1, 4)]
+        applied += [applied[0] + rng.randrange(1, 3), applied[1] + rng.randrange(1, 3)]
         applied.sort()
         at = 0
         while at < len(HOURS):
@@ -269,7 +269,7 @@ class Comparison:
         if self.rng.random() < (0.4 if converting else 0.2):
             self.partition.crash()
             self.check(now)
-        self.partition.convert(self.crash, slices=self.rng.choice((0, 1, 1, 3)))
+        self.partition.convert(self.crash, slices=self.rng.choice((0, 0, 1, 2, 30)))
         self.check(now)
         if converting and self.rng.random() < 0.4:
             self.partition.crash()
