@@ -450,7 +450,7 @@ def test_who_was_erased_stays_erased_up_to_when_either_epoch_says() -> None:
 
 
 def test_who_is_erased_before_it_was_told_of_leaves_no_row() -> None:
-    """An event no Tick has seen, the taking over, then the Erased: no row of nobody, now or after a restart."""
+    """An event no Tick has seen, the taking over, then the Erased: no row of nobody, a restart or not."""
     partition = partition_of(BOUGHT)
     partition.run(itertools.repeat(50))
     kind, _, fields = purchase("nn", T0 + 100 * DAY, 200_000)
