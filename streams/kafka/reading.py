@@ -51,6 +51,12 @@ async def close_quietly(closing: Awaitable[None], what: str) -> None:
         await asyncio.wait_for(closing, CLOSE_TIMEOUT_S)
     except (ClientError, TimeoutError, OSError, RuntimeError) as error:
         log.info("closing %s: ignored %r", what, error)
+    except asyncio.CancelledError:
+        # A client waits for tasks it cancelled itself, and may raise that: nobody cancelled this task then.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        log.info("closing %s: ignored a cancellation of its own", what)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from benchmarks.synthetic import START_MS, stream
 from schemas.events import encode_event
 from schemas.markers import REBUILD_BEGINS, REBUILD_ENDS
 from streams.definitions import read_held, read_versions
+from streams.kafka.reading import extent, reader
 from streams.segments.loading import load
 from tests.pipeline.judging import undisturbed
 from tests.pipeline.running import DONE_S_MAX, POLL_S, Pipeline, Produced, Worker, home
@@ -83,6 +84,17 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
     return await asyncio.to_thread(process.wait, 2 * DONE_S_MAX)
 
 
+async def visible(pipeline: Pipeline) -> None:
+    """Return when all that is committed can be read: each partition of a topic learns of it on its own."""
+    async with asyncio.timeout(DONE_S_MAX), reader(pipeline.bootstrap) as consumer:
+        for name in ("segment-changes", "memberships", "customers"):
+            for partition, end in (await pipeline.ends(name)).items():
+                while True:
+                    if (await extent(consumer, pipeline.topic(name), partition)).end >= end:
+                        break
+                    await asyncio.sleep(POLL_S)
+
+
 async def taken_over(pipeline: Pipeline, *workers: Worker) -> None:
     """Return when every partition is whole in epoch 2."""
     async with asyncio.timeout(DONE_S_MAX):
@@ -100,6 +112,7 @@ async def assert_rebuilt(pipeline: Pipeline, text: str = REBUILT) -> dict[int, l
 
     Numbers have no gap, each change begins where the last ended, and markers stand around the difference.
     """
+    await visible(pipeline)
     all_changes = {}
     for partition in range(pipeline.partitions):
         records = [(r.timestamp, r.key, r.value) for r in await pipeline.records("events", partition)]
@@ -143,6 +156,7 @@ async def test_what_a_rebuild_tells_is_the_difference_of_two_fresh_computations(
     path = file(tmp_path, REBUILT)
     with pipeline.worker() as worker:
         await pipeline.wait_until_done(worker)
+        await visible(pipeline)
         before = {p: await pipeline.changes(p) for p in range(2)}
         refused = pipeline.command("apply", str(path), "--confirm")
         assert refused.returncode == 1 and "shoal rebuild" in refused.stdout + refused.stderr
@@ -280,7 +294,7 @@ async def test_of_two_rebuilds_one_goes_on_and_the_other_is_told(
         rows = [await pipeline.rows("customers-e2", p) for p in range(2)]
         zombie.send_signal(signal.SIGCONT)
         assert await ended(zombie) == 1
-        assert "RebuildTaken" in said(pipeline)
+        assert "RebuildTaken" in said(pipeline), said(pipeline)[-1500:]
         assert [await pipeline.rows("customers-e2", p) for p in range(2)] == rows
         assert worker.end() == 0
     await assert_rebuilt(pipeline)
