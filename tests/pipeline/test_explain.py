@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from benchmarks.synthetic import stream
 from schemas.events import encode_event, encode_tick
-from streams.change_history import changes_by_seq
+from streams.change_history import changes_a_day, changes_by_seq
 from streams.kafka.reading import reader
-from tests.pipeline.running import Pipeline, Produced, home
+from tests.pipeline.running import ROOT, Pipeline, Produced, home
 from tests.pipeline.test_web import address, get, ready
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -82,3 +83,34 @@ async def test_every_change_is_found_by_its_number(kafka: str, prefix: str, tmp_
             assert found == {number: changes[number - 1] for number in numbers}
         for numbers in ({count + 1}, {0}, set()):
             assert await changes_by_seq(consumer, prefix, 0, numbers) == {}
+
+
+async def test_markers_among_the_changes_are_passed_over(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """A rebuild's, at the end or between: changes are found by number and counted as without them."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    log = list(stream(events=300, customers=20, partitions=2, days=400, tick_ms=7 * DAY))
+    await pipeline.produce(log[:200])
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        await write_markers(pipeline, 3)
+        await pipeline.produce(log[200:])
+        await pipeline.wait_until_done(worker)
+        await write_markers(pipeline, 3)
+        assert worker.end() == 0
+    changes = await pipeline.changes(0)
+    now_ms = (await pipeline.partition_row(0)).clock_ms
+    lately = [change for change in changes if change["effective_at"] > now_ms - 30 * DAY]
+    async with reader(kafka) as consumer, asyncio.timeout(60):
+        for seq in (1, len(changes) // 2, len(changes)):
+            assert list(await changes_by_seq(consumer, prefix, 0, {seq})) == [seq]
+        rates = await changes_a_day(consumer, prefix, 0, now_ms)
+    assert sum(rates.values()) == pytest.approx(len(lately) / 30)
+    planned = pipeline.command("plan", str(ROOT / "segments.yaml"))
+    assert planned.returncode == 0, planned.stderr
+
+
+async def write_markers(pipeline: Pipeline, count: int) -> None:
+    """Records without a value, as a rebuild writes them."""
+    async with AIOKafkaProducer(bootstrap_servers=pipeline.bootstrap) as producer:
+        for _ in range(count):
+            await producer.send_and_wait(pipeline.topic("segment-changes"), key=b"", value=None, partition=0)

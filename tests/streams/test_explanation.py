@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from streams.customer_card import card_of
 from streams.explanation import MOVEMENTS_MAX, Explained, explained_by
 from streams.explanation_report import as_json, as_text
 from streams.segments.settling import SHADOW_SUFFIX
@@ -188,6 +189,8 @@ def test_a_segment_of_ones_own_is_told_with_its_delay_and_a_shadow_as_what_it_is
     json = as_json(told)["dimensions"]
     assert json["big"]["shadow"] and json["patient"]["next"]["value"] == "patient"
     assert "delays are left out" in card_text(partition, "c", T0 + DAY // 2)
+    card = card_of(partition.engine, "c")
+    assert card is not None and card.next_ms == T0 + 3 * DAY, "the delay is over before any rule turns"
 
 
 def test_another_instant_is_judged_by_the_facts_up_to_then() -> None:

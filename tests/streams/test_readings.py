@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,11 +13,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from errors import StateCorrupt
+from metrics import MEMBERS
 from streams.kafka.owner import Owner
 from streams.kafka.seam import Row
-from streams.readings import problems_of_life, problems_of_readiness
+from streams.readings import _of_customers, problems_of_life, problems_of_readiness
+from streams.steps.room import Bounds
 from tests.streams.kafka.memory_log import MemoryLog
 from tests.streams.kafka.toy_engine import ToyEngine
+from tests.streams.segments.edits import TEXT, version
+from tests.streams.steps.test_conversion import BOUGHT
+from tests.streams.steps.test_epochs import partition_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,6 +141,9 @@ SENSORS = """
 import asyncio
 from streams.app import create_app
 from tests.streams.kafka.toy_engine import ToyEngine
+from tests.streams.segments.edits import TEXT, version
+from tests.streams.steps.test_conversion import BOUGHT
+from tests.streams.steps.test_epochs import partition_of
 from tests.streams.kafka.toy_worker import ToySettings
 
 async def main():
@@ -151,3 +160,17 @@ def test_fausts_own_sensors_are_off() -> None:
     command = [sys.executable, "-c", SENSORS]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.stdout, ended.returncode) == ("True []\n", 0), ended.stderr
+
+
+def test_a_shadow_that_goes_live_has_one_number_of_members() -> None:
+    """Half converted, customers are under the old name or the new; the label is one, and so is the sample."""
+    declared = "\nsegments:\n  buyers: {when: orders(ever) >= 1, state: STATE}\n"
+    partition = partition_of(BOUGHT, TEXT + declared.replace("STATE", "shadow"), bounds=Bounds(rows_max=3))
+    partition.run(itertools.repeat(50))
+    assert partition.versions is not None
+    partition.versions.add(version(2, TEXT + declared.replace("STATE", "live")))
+    partition.convert(slices=2)
+    assert partition.engine.converting
+    readings = _of_customers(partition.engine.table, "0", 0)
+    told = [labels for metric, _, labels in readings if metric is MEMBERS]
+    assert ("buyers", "buyers", "0") in told and len(told) == len(set(told))
