@@ -11,7 +11,7 @@ from streams import committed
 from streams.change_history import changes_a_day
 from streams.definitions import publish, read_versions
 from streams.kafka import reading
-from streams.planning import Plan, plan_partition
+from streams.planning import Plan, plan_on_top
 from streams.segments.definition import Definition
 from streams.segments.versions import COMMENT_CHARACTERS_MAX, Version, Versions
 
@@ -44,16 +44,17 @@ async def make_plan(
     candidate = Version(base + 1, text, definition.hash, 0, "", "a plan", epoch=epoch)
     # Without any version there may be state all the same: of this very file, or it is refused.
     first = Version(definition.version, text, definition.hash, 0, "", "not applied")
-    versions = Versions([*applied, candidate] if applied else [first])
+    planned = Versions([*applied, candidate] if applied else [first])
     parts, lately = {}, Counter[str]()
     async with reading.reader(pipeline.bootstrap) as consumer:
         for number in range(pipeline.partitions):
+            versions = Versions(applied or [first])
             engine = await committed.restored(
                 consumer, pipeline.prefix, number, pipeline.partitions, versions
             )
             if engine.leaves:
                 raise ApplyConflict(f"partition {number} still goes to epoch {epoch}; ask again in a moment")
-            parts[number] = plan_partition(engine)
+            parts[number] = plan_on_top(engine, versions, planned)
             rates = await changes_a_day(consumer, pipeline.prefix, number, parts[number].clock_ms)
             for dimension, rate in rates.items():
                 lately[dimension] += rate  # type: ignore[assignment]  # A Counter adds up any number.

@@ -17,6 +17,7 @@ from streams.backtesting import BACKTEST_CUSTOMERS_MAX, changes_a_day
 from streams.customers.facts import Int64s
 from streams.segments.definition import Definition
 from streams.segments.settling import SHADOW_SUFFIX
+from streams.segments.versions import Versions
 from streams.steps.engine import PartitionEngine
 
 CUSTOMERS_AT_ONCE = 10_000
@@ -62,6 +63,20 @@ class PartitionPlan:
     """By dimension: changes a day over the last 30, had the definition held then."""
     looked_at: int = 0
     """How many customers that was told by."""
+
+
+def plan_on_top(engine: PartitionEngine, applied: Versions, planned: Versions) -> PartitionPlan:
+    """Plan what `planned` adds to `applied`, by which the partition was restored.
+
+    What is applied and not taken on yet is taken on first, and what that tells is not told: it may
+    stop keeping facts that the plan would count on.
+    """
+    while engine.changing:
+        if not engine.convert():
+            engine.take()
+    engine.take()
+    applied.join(planned)
+    return plan_partition(engine)
 
 
 def plan_partition(engine: PartitionEngine) -> PartitionPlan:

@@ -125,6 +125,11 @@ class Versions:
         """Take a version that was read; one that is known already changes nothing."""
         self._records.setdefault(version.number, version)
 
+    def join(self, others: Versions) -> None:
+        """Take in all that others know, as they have compiled it."""
+        self._records = {**others._records, **self._records}
+        self._compiled = {**others._compiled, **self._compiled}
+
     @property
     def newest_number(self) -> int:
         """The version everybody is to use."""

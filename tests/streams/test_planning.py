@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.backtesting import changes_a_day
 from streams.plan_report import as_json, as_text
-from streams.planning import Move, PartitionPlan, Plan, plan_partition, samples
+from streams.planning import Move, PartitionPlan, Plan, plan_on_top, plan_partition, samples
 from streams.segments.loading import default_definition, load
 from streams.segments.settling import RULE_SUFFIX, SHADOW_SUFFIX
 from streams.segments.versions import Versions
@@ -22,6 +22,7 @@ from tests.streams.segments.custom import defined, with_sections
 from tests.streams.segments.edits import edited, version
 from tests.streams.steps.streams_of_events import DAY, T0, random_log
 from tests.streams.steps.test_conversion import BOUGHT, edit, extend, held, partition_of, tick, write
+from tests.streams.steps.test_edits import partition_of as partition_of_file
 from tests.streams.steps.test_engine import purchase
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -279,3 +280,21 @@ def test_who_is_sent_again_meanwhile_does_not_move(monkeypatch: pytest.MonkeyPat
     partition.versions.add(version(2))
     assert partition._restored().converting
     assert planned(partition).moves == []
+
+
+def test_what_an_applied_version_stops_keeping_is_not_counted_on() -> None:
+    """Version 2 drops a series, nobody has taken it on yet, and 3 asks for it again: facts are missing."""
+    reads = "\nsegments:\n  fans: {when: 'count(\"exported\", 30d) >= 1'}\n"
+    text = version(1).yaml
+    partition = partition_of_file(text + reads)
+    write(partition, BOUGHT)
+    partition.run(itertools.repeat(50))
+    assert partition.versions is not None
+    partition.versions.add(version(2, text))
+    applied = Versions(partition.versions.records())
+    planned_on = Versions([*applied.records(), version(3, text + reads)])
+    restored = SimulatedPartition(
+        partition.definition, versions=applied, log=partition.log, changelog=dict(partition.changelog)
+    )
+    part = plan_on_top(restored.engine, applied, planned_on)
+    assert part.refusal is not None and "exported" in part.refusal
