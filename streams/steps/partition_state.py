@@ -163,7 +163,7 @@ class PartitionState:
         if row.rebuilt is not None and row.rebuilt.live:
             assert self._told_position is not None, "told before the restore is finished"
             version = self._told_position.definition_version
-            self._untold = self._told.lay_over(self.table, version, row.fact_key)
+            self._untold, _ = self._told.lay_over(self.table, version, row.fact_key, at_once=False)
         self._conversion.restored(row, self.table)
         self._resending.stored(row.resent)
         self._use(self._conversion.evaluator)
@@ -290,10 +290,14 @@ class PartitionState:
         self.clock_ms, self.seq = max(self.clock_ms, left.clock_ms), left.seq
         self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
         self._resending.stored(left.resent)
-        self._untold = self._told.lay_over(self.table, left.definition_version, left.fact_key)
+        self._untold, disputed = self._told.lay_over(
+            self.table, left.definition_version, left.fact_key, at_once=True
+        )
         self._conversion.take_over(self.table, left, self.clock_ms, f"partition {self.partition}")
         self._use(self._conversion.evaluator)
         self._measure()
+        # Once this is committed, a marker says that they were erased, unless they have a row.
+        self.table.mark_dirty(disputed)
         self._rebuilt, self._left = Rebuilt(True, left.epoch), left
         self.quiet, self._moved = False, True
 
