@@ -139,13 +139,18 @@ async def claim_rebuild(bootstrap: str, prefix: str, version: Version, *, base: 
 async def publish_rebuild(bootstrap: str, prefix: str, claimed: Version, clock: Clock) -> Version:
     """Make what was claimed and is rebuilt the newest version; workers then go to its epoch.
 
-    Raises RebuildTaken when it is published already or was abandoned; KafkaUnavailable.
+    Raises RebuildTaken when another published it already or it was abandoned; KafkaUnavailable.
     """
+    tried: Version | None = None
 
     def decide(held: Held) -> tuple[Version, Sequence[Record]]:
+        nonlocal tried
+        if tried is not None and tried in held.versions:
+            # The answer to our own commit was lost, the commit was not.
+            return tried, ()
         check_claim(held, claimed)
-        mine = replace(claimed, applied_at_ms=clock.now_ms())
-        return mine, [(mine.key, mine.encode()), (REBUILD_KEY, Claim(mine, "published").encode())]
+        tried = replace(claimed, applied_at_ms=clock.now_ms())
+        return tried, [(tried.key, tried.encode()), (REBUILD_KEY, Claim(tried, "published").encode())]
 
     return await _decided(bootstrap, prefix, decide)
 
