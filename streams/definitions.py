@@ -101,8 +101,8 @@ async def publish(bootstrap: str, prefix: str, version: Version, *, base: int) -
     def decide(held: Held) -> tuple[Version, Sequence[Record]]:
         nonlocal tried
         newest = held.versions[-1] if held.versions else None
-        if tried is not None and newest == tried:
-            # The answer to our own commit was lost, the commit was not.
+        if tried is not None and tried in held.versions:
+            # The answer to our own commit was lost, the commit was not; others may have applied since.
             return tried, ()
         if held.base != base:
             raise ApplyConflict(_first(newest, base))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from clock import FrozenClock
 from streams import definitions
-from streams.definitions import claim_rebuild, in_force, publish_rebuild, read_held
+from streams.definitions import claim_rebuild, in_force, publish, publish_rebuild, read_held
 from streams.segments.loading import load
 from tests.pipeline.running import Pipeline
 from tests.streams.segments.edits import TEXT, version
@@ -19,6 +20,7 @@ from tests.streams.segments.edits import TEXT, version
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 CLOCK = FrozenClock(1_700_000_000_000)
+EDIT = TEXT.replace("    5: 30d", "    5: 45d")
 
 
 async def _nothing() -> None:
@@ -60,3 +62,15 @@ async def test_a_rebuild_that_was_published_says_so(kafka: str, prefix: str, los
     published = await publish_rebuild(kafka, prefix, claim, CLOCK)
     held = await read_held(kafka, prefix)
     assert held.versions[1:] == [published] and held.claim is not None and held.claim.state == "published"
+
+
+@pytest.mark.usefixtures("first")
+async def test_what_was_applied_counts_also_when_another_applied_on_top(
+    kafka: str, prefix: str, lose: Lose
+) -> None:
+    """Nobody was first but the one who was not told."""
+    lose(lambda: publish(kafka, prefix, replace(version(1, EDIT), by="another"), base=2))
+    mine = await publish(kafka, prefix, version(1, EDIT), base=1)
+    held = await read_held(kafka, prefix)
+    assert [each.number for each in held.versions] == [1, 2, 3]
+    assert held.versions[1] == mine and held.versions[2].by == "another"
