@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +15,18 @@ from aiokafka.errors import KafkaConnectionError
 
 from clock import FrozenClock
 from streams import definitions
-from streams.definitions import claim_rebuild, in_force, publish, publish_rebuild, read_held
+from streams.definitions import (
+    RESEND_KEY,
+    claim_rebuild,
+    in_force,
+    publish,
+    publish_rebuild,
+    read_held,
+    request_resend,
+)
+from streams.kafka import reading
 from streams.segments.loading import load
+from streams.topics import DEFINITIONS, topic_name
 from tests.pipeline.running import Pipeline
 from tests.streams.segments.edits import TEXT, version
 
@@ -74,3 +87,46 @@ async def test_what_was_applied_counts_also_when_another_applied_on_top(
     held = await read_held(kafka, prefix)
     assert [each.number for each in held.versions] == [1, 2, 3]
     assert held.versions[1] == mine and held.versions[2].by == "another"
+
+
+@pytest.mark.usefixtures("first")
+async def test_members_asked_for_again_are_asked_for_once(kafka: str, prefix: str, lose: Lose) -> None:
+    """The request whose answer is lost is not written a second time: everybody would be sent twice."""
+    lose(_nothing)
+    run_id = await request_resend(kafka, prefix, CLOCK, "ann")
+    assert (await read_held(kafka, prefix)).resend_run_id == run_id
+    assert await _requests(kafka, prefix) == [run_id]
+
+
+@pytest.mark.usefixtures("first")
+async def test_a_request_is_not_written_behind_one_that_came_meanwhile(
+    kafka: str, prefix: str, lose: Lose
+) -> None:
+    """Whoever asked since asked for the same: that run is what is waited for."""
+    others: list[str] = []
+
+    async def another() -> None:
+        others.append(await request_resend(kafka, prefix, CLOCK, "bob"))
+
+    lose(another)
+    run_id = await request_resend(kafka, prefix, CLOCK, "ann")
+    assert [run_id] == others
+    assert (await _requests(kafka, prefix))[1:] == others
+
+
+@pytest.mark.usefixtures("first")
+async def test_two_who_ask_at_once_are_both_answered(kafka: str, prefix: str) -> None:
+    """Each shuts the other out, and is heard all the same; the latest run is one that was returned."""
+    asked = await asyncio.gather(*(request_resend(kafka, prefix, CLOCK, by) for by in ("ann", "bob")))
+    requests = await _requests(kafka, prefix)
+    assert set(requests) <= set(asked) and requests[-1] in asked
+
+
+async def _requests(kafka: str, prefix: str) -> list[str]:
+    """The run of every request that was committed, oldest first."""
+    topic = topic_name(prefix, DEFINITIONS)
+    async with (
+        reading.reader(kafka) as consumer,
+        aclosing(reading.committed_rows(consumer, topic, 0)) as rows,
+    ):
+        return [json.loads(value)["run_id"] async for key, value in rows if key == RESEND_KEY and value]
