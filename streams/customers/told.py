@@ -51,6 +51,13 @@ class Told:
         end = stamps_end + int(head["literal_bytes"]) + int(head["event_id_bytes"])
         self._heads[key[3:-4]] = value[:end]
 
+    def erasures(self, fact_key: bytes) -> Markers:
+        """Return who was erased, by markers made under this key."""
+        markers = Markers(fact_key)
+        for key, value in self._markers.items():
+            markers.restore(key, value)
+        return markers
+
     def lay_over(
         self, table: CustomerTable, version: int, fact_key: bytes, *, at_once: bool
     ) -> tuple[Int64s, Int64s]:
@@ -64,9 +71,7 @@ class Told:
         was erased since. Returns those who were never evaluated, and are pending; and those who look
         as if erased since, so that the next transaction must write their rows.
         """
-        markers = Markers(fact_key)
-        for key, value in self._markers.items():
-            markers.restore(key, value)
+        markers = self.erasures(fact_key)
         never, disputed = np.empty(0, np.int64), np.empty(0, np.int64)
         count = table.count
         quiet = (table.due_ms[:count] == PENDING_MS) & (table.pending_cause[:count] == 0)

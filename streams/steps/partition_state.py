@@ -177,9 +177,13 @@ class PartitionState:
         marker.restore(key, value)
         self.table.erasures.merge(marker)
 
-    def start_at(self, offset: int) -> None:
-        """Begin a fresh partition at `offset`, the beginning of its log."""
+    def start_at(self, offset: int, since_ms: int = 0) -> None:
+        """Begin a fresh partition at `offset`, where its log begins, which is whole from `since_ms` on."""
         self._applied = self._taken = offset
+        if since_ms:
+            self._use_table(self._fact_key, dict.fromkeys(self._kept_names(), since_ms))
+            # The log may have lost their events.
+            self.table.erasures.merge(self._told.erasures(self._fact_key))
 
     def _kept_names(self) -> tuple[str, ...]:
         """Names of everything that is kept: orders, refunds, and the keys of the declared series."""

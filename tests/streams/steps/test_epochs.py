@@ -558,3 +558,20 @@ def test_an_unedited_segment_waits_on_over_a_rebuild(restarts: bool) -> None:
     write(partition, [(kind, "c05", fields), tick(now_ms + 120_000)])
     partition.run(itertools.repeat(50))
     assert [each for each in partition.changes[count:] if each["dimension"] == "waits"] == []
+
+
+def test_a_replay_of_a_log_without_its_beginning_is_whole_only_since_then() -> None:
+    """Its facts are complete since then alone, and whom the old epoch says was erased stays so."""
+    partition = partition_of(BOUGHT)
+    at_ms = T0 + 100 * DAY
+    write(partition, [("Erased", "c05", {"event_id": "z1", "occurred_at": at_ms})])
+    partition.run(itertools.repeat(50))
+    publish(partition, claim_of(TEXT + ADDED, 2, 2))
+    engine = partition.engine
+    engine.begin_restore(2, quiet=True)
+    for key, value in partition.changelog.items():
+        engine.told_row(key, value)
+    assert engine.finish_restore(partitions=1) is None
+    engine.start_at(7, at_ms)
+    assert set(engine.complete_since_ms.values()) == {at_ms} and engine.applied_offset == 7
+    assert engine.table.erasures.of([b"c05"]) >= at_ms and len(engine.table.erasures) == 1
