@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
@@ -63,7 +64,8 @@ class Held:
 
 
 Record = tuple[bytes, bytes]
-Decision = Callable[[Held], tuple[Version, Sequence[Record]]]
+Written = TypeVar("Written", Version, str)
+Decision = Callable[[Held], tuple[Written, Sequence[Record]]]
 """From what is there to what to return and what to write, all of it at once; asked again when it is not sure
 that it was written."""
 
@@ -101,8 +103,8 @@ async def publish(bootstrap: str, prefix: str, version: Version, *, base: int) -
     def decide(held: Held) -> tuple[Version, Sequence[Record]]:
         nonlocal tried
         newest = held.versions[-1] if held.versions else None
-        if tried is not None and newest == tried:
-            # The answer to our own commit was lost, the commit was not.
+        if tried is not None and tried in held.versions:
+            # The answer to our own commit was lost, the commit was not; others may have applied since.
             return tried, ()
         if held.base != base:
             raise ApplyConflict(_first(newest, base))
@@ -139,13 +141,18 @@ async def claim_rebuild(bootstrap: str, prefix: str, version: Version, *, base: 
 async def publish_rebuild(bootstrap: str, prefix: str, claimed: Version, clock: Clock) -> Version:
     """Make what was claimed and is rebuilt the newest version; workers then go to its epoch.
 
-    Raises RebuildTaken when it is published already or was abandoned; KafkaUnavailable.
+    Raises RebuildTaken when another published it already or it was abandoned; KafkaUnavailable.
     """
+    tried: Version | None = None
 
     def decide(held: Held) -> tuple[Version, Sequence[Record]]:
+        nonlocal tried
+        if tried is not None and tried in held.versions:
+            # The answer to our own commit was lost, the commit was not.
+            return tried, ()
         check_claim(held, claimed)
-        mine = replace(claimed, applied_at_ms=clock.now_ms())
-        return mine, [(mine.key, mine.encode()), (REBUILD_KEY, Claim(mine, "published").encode())]
+        tried = replace(claimed, applied_at_ms=clock.now_ms())
+        return tried, [(tried.key, tried.encode()), (REBUILD_KEY, Claim(tried, "published").encode())]
 
     return await _decided(bootstrap, prefix, decide)
 
@@ -170,14 +177,14 @@ def check_claim(held: Held, claimed: Version) -> None:
         raise RebuildTaken(f"the rebuild of epoch {claimed.epoch} is {state}; look at `shoal history`")
 
 
-async def _decided(bootstrap: str, prefix: str, decide: Decision) -> Version:
+async def _decided(bootstrap: str, prefix: str, decide: Decision[Written]) -> Written:
     """Become the only writer, show what is there, write what is decided; again, if that may have failed."""
     for attempt in range(ATTEMPTS_MAX):
         async with AsyncExitStack() as stack:
             producer = await _only_writer(bootstrap, prefix, stack)
-            version, records = decide(await read_held(bootstrap, prefix))
+            written, records = decide(await read_held(bootstrap, prefix))
             if not records:
-                return version
+                return written
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S), producer.transaction():
                     for key, value in records:
@@ -189,24 +196,31 @@ async def _decided(bootstrap: str, prefix: str, decide: Decision) -> Version:
                 # Whether it was committed is seen by whoever is the only writer next: this one, again.
                 log.info("applying: %r", error)
             else:
-                return version
+                return written
         await asyncio.sleep(PAUSE_S * (1 + attempt + random.random()))
     raise ApplyConflict("others applied at the same time, again and again; look at `shoal history`")
 
 
 async def request_resend(bootstrap: str, prefix: str, clock: Clock, by: str) -> str:
-    """Ask every worker to send all members again; return the run's id. Raises KafkaUnavailable."""
-    run_id = uuid.uuid4().hex
-    content = {"run_id": run_id, "requested_at_ms": clock.now_ms(), "by": by}
-    async with AsyncExitStack() as stack:
-        producer = await _only_writer(bootstrap, prefix, stack)
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S), producer.transaction():
-                topic, value = topic_name(prefix, DEFINITIONS), json.dumps(content).encode()
-                await producer.send_and_wait(topic, value, key=RESEND_KEY, partition=0)
-        except (ClientError, TimeoutError, OSError) as error:
-            raise KafkaUnavailable(f"asking for members again: {error!r}; ask once more") from error
-    return run_id
+    """Ask every worker to send all members again; return the run's id.
+
+    That is another's when somebody asked at the same time, so that nobody is sent twice. Raises
+    ApplyConflict when others write again and again; KafkaUnavailable.
+    """
+    run_id, requested_ms = uuid.uuid4().hex, clock.now_ms()
+    request = json.dumps({"run_id": run_id, "requested_at_ms": requested_ms, "by": by}).encode()
+    tried, before = False, None
+
+    def decide(held: Held) -> tuple[str, Sequence[Record]]:
+        nonlocal tried, before
+        latest = held.resend_run_id
+        if tried and latest is not None and latest != before:
+            # Ours, of which the answer was lost; or another's, which sends everybody from now on too.
+            return latest, ()
+        tried, before = True, latest
+        return run_id, [(RESEND_KEY, request)]
+
+    return await _decided(bootstrap, prefix, decide)
 
 
 def _run_id(value: bytes) -> str:

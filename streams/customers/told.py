@@ -51,19 +51,28 @@ class Told:
         end = stamps_end + int(head["literal_bytes"]) + int(head["event_id_bytes"])
         self._heads[key[3:-4]] = value[:end]
 
-    def lay_over(self, table: CustomerTable, version: int, fact_key: bytes) -> Int64s:
+    def erasures(self, fact_key: bytes) -> Markers:
+        """Return who was erased, by markers made under this key."""
+        markers = Markers(fact_key)
+        for key, value in self._markers.items():
+            markers.restore(key, value)
+        return markers
+
+    def lay_over(
+        self, table: CustomerTable, version: int, fact_key: bytes, *, at_once: bool
+    ) -> tuple[Int64s, Int64s]:
         """Let every customer nobody was told of since be what was told.
 
         Those are who a quiet replay made: pending, without anything that made them so. A customer the
         replay did not meet is added, without facts. Everybody counts as evaluated by `version`, which the
         earlier state was wholly of; whoever nothing was told of, as nothing at all. The table takes in
         dimensions and values it lacks. Whoever was erased since is left alone, and whoever was before
-        stays so; `fact_key` is that of both. Returns those who were never evaluated, and are pending.
+        stays so; `fact_key` is that of both. With `at_once`, the replay ends where the rows do, so nobody
+        was erased since. Returns those who were never evaluated, and are pending; and those who look
+        as if erased since, so that the next transaction must write their rows.
         """
-        markers = Markers(fact_key)
-        for key, value in self._markers.items():
-            markers.restore(key, value)
-        never = np.empty(0, np.int64)
+        markers = self.erasures(fact_key)
+        never, disputed = np.empty(0, np.int64), np.empty(0, np.int64)
         count = table.count
         quiet = (table.due_ms[:count] == PENDING_MS) & (table.pending_cause[:count] == 0)
         ids, rows = list(self._heads), list(self._heads.values())
@@ -74,8 +83,11 @@ class Told:
             slots = table.slots.find(names)
             known = slots >= 0
             takes = ~known & (head["evaluated_by"] > 0)
+            later = np.zeros(len(ids), np.bool_)
             if len(table.erasures):
-                takes &= table.erasures.of(ids) <= markers.of(ids)
+                later = takes & (table.erasures.of(ids) > markers.of(ids))
+            if not at_once:
+                takes &= ~later
             takes[known] = quiet[slots[known]]
             chosen = np.flatnonzero(takes)
             slots = table.slots.find_or_add(names.take(chosen))
@@ -86,14 +98,16 @@ class Told:
             table.evaluated_by[slots] = np.where(by > 0, np.maximum(by, version), 0)
             table.pending_flips[slots] = ANY_FLIPS
             _put_values(table, slots, [rows[at] for at in chosen.tolist()], head[chosen])
-            never = slots[by == 0]
+            # A marker also counts what was kept when the Erased came, and the replay may have kept more:
+            # then it drops what the earlier state took from behind the Erased, and of whom values were told.
+            never, disputed = slots[by == 0], slots[later[chosen]]
             quiet[slots[slots < count]] = False
         table.erasures.merge(markers)
         table.recall_erasures()
         unheard = np.flatnonzero(quiet)
         table.due_ms[unheard] = NEVER_MS
         table.evaluated_by[unheard] = version
-        return never
+        return never, disputed
 
 
 def _put_values(table: CustomerTable, slots: Int64s, rows: list[bytes], head: Column) -> None:

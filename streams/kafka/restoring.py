@@ -11,7 +11,9 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from clock import SystemClock
 from errors import KafkaError, StateCorrupt
+from streams.checks import FUTURE_MS_MAX
 from streams.kafka.seam import Chunk, PartitionLog, Restoration, Row, StepEngine
 from streams.kafka.suspicion import Suspicion, one_by_one
 
@@ -121,12 +123,26 @@ async def restored(
     if stored is None and rows:
         raise StateCorrupt(f"partition {number}: {rows} changelog rows but no partition row")
     if choice.until is not None:
-        engine.start_at(first := await log_.first_offset(stored))
+        first = await log_.first_offset(stored)
+        # What was rebuilt says itself since when it is whole.
+        engine.start_at(first, await _whole_since_ms(log_, first, choice.until) if stored is None else 0)
         log.info("partition %d goes to epoch %d: %d to %d", number, choice.epoch, first, choice.until)
         await replay.run(engine, log_, choice.until, turn, alive)
         engine.go_live()
         stored = engine.applied_offset
     return count + rows, stored
+
+
+async def _whole_since_ms(log_: PartitionLog, first: int, until: int) -> int:
+    """Return since when `events` holds everything, UTC ms; 0: from the first event ever."""
+    if not first:
+        return 0
+    async with aclosing(log_.replay(first, until)) as chunks:
+        async for chunk in chunks:
+            if chunk.records:
+                # An event may say that it happened a little after it was written.
+                return chunk.records[0].timestamp + FUTURE_MS_MAX
+    return SystemClock().now_ms()
 
 
 async def _chosen(engine: StepEngine, log_: PartitionLog) -> Restoration:

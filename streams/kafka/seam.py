@@ -164,8 +164,8 @@ class StepEngine(Protocol):
     def finish_restore(self, *, partitions: int) -> int | None:
         """Return the partition row's source offset; None for a partition that never committed."""
 
-    def start_at(self, offset: int) -> None:
-        """Begin a fresh partition at `offset`, the beginning of its log."""
+    def start_at(self, offset: int, since_ms: int = 0) -> None:
+        """Begin a fresh partition at `offset`, where its log begins, which is whole from `since_ms` on."""
 
     def begin(self, chunk: Chunk) -> Any:
         """Decode and validate; the result is passed to `advance` and has a bool `done`."""

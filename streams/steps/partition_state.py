@@ -163,7 +163,7 @@ class PartitionState:
         if row.rebuilt is not None and row.rebuilt.live:
             assert self._told_position is not None, "told before the restore is finished"
             version = self._told_position.definition_version
-            self._untold = self._told.lay_over(self.table, version, row.fact_key)
+            self._untold, _ = self._told.lay_over(self.table, version, row.fact_key, at_once=False)
         self._conversion.restored(row, self.table)
         self._resending.stored(row.resent)
         self._use(self._conversion.evaluator)
@@ -177,9 +177,13 @@ class PartitionState:
         marker.restore(key, value)
         self.table.erasures.merge(marker)
 
-    def start_at(self, offset: int) -> None:
-        """Begin a fresh partition at `offset`, the beginning of its log."""
+    def start_at(self, offset: int, since_ms: int = 0) -> None:
+        """Begin a fresh partition at `offset`, where its log begins, which is whole from `since_ms` on."""
         self._applied = self._taken = offset
+        if since_ms:
+            self._use_table(self._fact_key, dict.fromkeys(self._kept_names(), since_ms))
+            # The log may have lost their events.
+            self.table.erasures.merge(self._told.erasures(self._fact_key))
 
     def _kept_names(self) -> tuple[str, ...]:
         """Names of everything that is kept: orders, refunds, and the keys of the declared series."""
@@ -290,10 +294,14 @@ class PartitionState:
         self.clock_ms, self.seq = max(self.clock_ms, left.clock_ms), left.seq
         self.fold_line_ms = max(self.fold_line_ms, self.clock_ms - self._keep_ms)
         self._resending.stored(left.resent)
-        self._untold = self._told.lay_over(self.table, left.definition_version, left.fact_key)
+        self._untold, disputed = self._told.lay_over(
+            self.table, left.definition_version, left.fact_key, at_once=True
+        )
         self._conversion.take_over(self.table, left, self.clock_ms, f"partition {self.partition}")
         self._use(self._conversion.evaluator)
         self._measure()
+        # Once this is committed, a marker says that they were erased, unless they have a row.
+        self.table.mark_dirty(disputed)
         self._rebuilt, self._left = Rebuilt(True, left.epoch), left
         self.quiet, self._moved = False, True
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from errors import StateCorrupt, TransactionFailed
+from streams.checks import FUTURE_MS_MAX
 from streams.kafka.restoring import CULPRITS_MAX, Replay, restored
 from streams.kafka.seam import Chunk
 from tests.streams.kafka.memory_log import MemoryLog
@@ -121,3 +122,23 @@ async def test_with_one_epoch_no_row_is_looked_at() -> None:
     bench.log.latest = lambda epoch, key: looked.append(epoch)  # type: ignore[assignment,method-assign,return-value,func-returns-value]  # Only to see.
     assert await bench.restore() == (2, 30)
     assert looked == [] and bench.log.shut == []
+
+
+@pytest.mark.parametrize(("first", "whole"), [(0, True), (10, False)])
+async def test_a_partition_nobody_rebuilt_is_complete_since_its_log_is(first: int, whole: bool) -> None:
+    """It had no row when the others were rebuilt; where its log lost the beginning, so lacks its state."""
+    bench = Bench()
+    bench.log.changelogs[2].clear()
+    bench.log.first = first
+    bench.log.chunks = [chunk(first, 30)]
+    assert await bench.restore_until_done() == 30
+    written_ms = bench.log.chunks[0].records[0].timestamp
+    assert bench.engine.since_ms == (0 if whole else written_ms + FUTURE_MS_MAX)
+
+
+async def test_what_was_rebuilt_is_as_complete_as_its_row_says() -> None:
+    """The replay goes on with it, wherever the log begins by now."""
+    bench = Bench()
+    bench.log.first = 5
+    assert (await bench.restore())[1] == 30
+    assert bench.engine.since_ms == 0

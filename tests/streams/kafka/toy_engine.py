@@ -43,6 +43,7 @@ class ToyEngine:
     events: int = 0
     moved: bool = False
     restored: int = 0
+    since_ms: int = 0
     newest_epoch: int = 1
     epoch: int = 1
     live: bool = True
@@ -111,9 +112,9 @@ class ToyEngine:
         self.applied_offset = self._stored or 0
         return self._stored
 
-    def start_at(self, offset: int) -> None:
+    def start_at(self, offset: int, since_ms: int = 0) -> None:
         """Begin at the log's beginning."""
-        self.applied_offset = offset
+        self.applied_offset, self.since_ms = offset, since_ms
 
     def begin(self, chunk: Chunk) -> ToyWork:
         """Start on a chunk; an empty one is done at once."""

@@ -468,6 +468,76 @@ def test_who_is_erased_before_it_was_told_of_leaves_no_row() -> None:
     assert names == set(partition.values()) and not names & {"", "newbie"}
 
 
+def _of_a_disputed_erasure() -> tuple[SimulatedPartition, int]:
+    """Erased when only the new definition keeps a later activity, then a purchase from in between."""
+    partition = partition_of(BOUGHT, bounds=Bounds(rows_max=3))
+    partition.run(itertools.repeat(50))
+    now_ms = partition.engine.clock_ms
+    write(
+        partition,
+        [
+            ("Purchased", "er", purchase("p1", now_ms + 1_000)[2]),
+            _exported("er", "a1", now_ms + 3_000),
+            ("Erased", "er", {"event_id": "z1", "occurred_at": now_ms + 1_500}),
+            ("Purchased", "er", purchase("p2", now_ms + 2_000)[2]),
+            tick(now_ms + 60_000),
+        ],
+    )
+    partition.run(itertools.repeat(50))
+    assert partition.values()["er"] == {"rfm": "new", "lifecycle": "new"}
+    return partition, now_ms
+
+
+def _exported(customer: str, event_id: str, at_ms: int) -> Entry:
+    fields = {"event_id": event_id, "occurred_at": at_ms, "name": "exported", "properties": {}}
+    return ("Activity", customer, fields)
+
+
+@pytest.mark.parametrize("slices", [None, 0, 1, 3])
+def test_whom_only_the_replay_erased_leaves_what_it_was_told(slices: int | None) -> None:
+    """Its marker says later than the old one, yet nobody erased it since: no membership stays for ever."""
+    partition, now_ms = _of_a_disputed_erasure()
+    claim = claim_of(TEXT + ADDED, 2, 2)
+    partition.rebuild(claim, until=len(partition.log) - 3)
+    publish(partition, claim)
+    if slices is not None:
+        # A crash behind the first transaction of the new epoch, and behind some of the conversion.
+        partition.convert(slices=slices)
+        partition.crash()
+    partition.convert()
+    nobody = {"rfm": "prospect", "lifecycle": "lead"}
+    assert held(partition)["er"] == partition.values()["er"] == nobody
+    assert assert_chained(partition.changes)["er"] == nobody
+    # What was erased stays so, however often it is sent.
+    before = partition.engine.counts["erased"]
+    write(partition, [_exported("er", "a1", now_ms + 3_000), tick(now_ms + 90_000)])
+    partition.run(itertools.repeat(50))
+    assert partition.engine.counts["erased"] == before + 1
+    partition.crash()
+    assert held(partition)["er"] == partition.values()["er"] == nobody
+    assert computed(partition) == held(partition)
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_whom_only_the_replay_erased_can_be_erased_since(commits: bool) -> None:
+    """In the first transaction of the new epoch or behind it: then it leaves everything, for good."""
+    partition, now_ms = _of_a_disputed_erasure()
+    claim = claim_of(TEXT + ADDED, 2, 2)
+    partition.rebuild(claim, until=len(partition.log))
+    publish(partition, claim)
+    partition.crash()
+    if commits:
+        partition.commit()
+        partition.crash()
+    write(partition, [("Erased", "er", {"event_id": "z2", "occurred_at": now_ms + 70_000})])
+    partition.run(itertools.repeat(50))
+    partition.crash()
+    partition.convert()
+    partition.crash()
+    assert "er" not in held(partition) and "er" not in partition.values()
+    assert not assert_chained(partition.changes).get("er")
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 def test_an_unedited_segment_waits_on_over_a_rebuild(restarts: bool) -> None:
     """Whoever an earlier conversion did not move has the segment as it was, so its dwell is waited for."""
@@ -488,3 +558,20 @@ def test_an_unedited_segment_waits_on_over_a_rebuild(restarts: bool) -> None:
     write(partition, [(kind, "c05", fields), tick(now_ms + 120_000)])
     partition.run(itertools.repeat(50))
     assert [each for each in partition.changes[count:] if each["dimension"] == "waits"] == []
+
+
+def test_a_replay_of_a_log_without_its_beginning_is_whole_only_since_then() -> None:
+    """Its facts are complete since then alone, and whom the old epoch says was erased stays so."""
+    partition = partition_of(BOUGHT)
+    at_ms = T0 + 100 * DAY
+    write(partition, [("Erased", "c05", {"event_id": "z1", "occurred_at": at_ms})])
+    partition.run(itertools.repeat(50))
+    publish(partition, claim_of(TEXT + ADDED, 2, 2))
+    engine = partition.engine
+    engine.begin_restore(2, quiet=True)
+    for key, value in partition.changelog.items():
+        engine.told_row(key, value)
+    assert engine.finish_restore(partitions=1) is None
+    engine.start_at(7, at_ms)
+    assert set(engine.complete_since_ms.values()) == {at_ms} and engine.applied_offset == 7
+    assert engine.table.erasures.of([b"c05"]) >= at_ms and len(engine.table.erasures) == 1
