@@ -16,7 +16,7 @@ def test_a_change_belongs_to_the_phase_its_event_was_sent_in() -> None:
 
 
 def test_latency_is_from_sent_to_read_by_its_percentiles() -> None:
-    """Of 101 changes that took 0 to 100 ms, in any order, half took 50 or less and one in a hundred over 99."""
+    """Of changes that took 0 to 100 ms, in any order, half took 50 or less, one in a hundred over 99."""
     seen = [Seen(1_000 + i, 1_000 + i + (i * 37) % 101) for i in range(101)]
     assert by_phase(seen, 0, 5_000)["during"] == pytest.approx(
         {"changes": 101, "p50_ms": 50, "p99_ms": 99, "max_ms": 100}
