@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from errors import DefinitionError, DefinitionMismatch, KafkaUnavailable
 from streams.app import ShoalApp
 from streams.definitions import DefinitionFeed
+from streams.segments.evaluate import Evaluator
 from streams.segments.versions import Version, Versions
+from streams.steps.readers import readers_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class _Follower:
         new = [version for version in news if version.number > self._seen]
         for version in new:
             self._seen = version.number
-            self._take_in(version)
+            await self._take_in(version)
         resend = self._feed.resend_run_id
         if resend is not None and resend != self._versions.resend_run_id:
             self._versions.resend_run_id = resend
@@ -50,19 +53,27 @@ class _Follower:
         for partition in self._app.owner.partitions.values():
             partition.look_up()
 
-    def _take_in(self, version: Version) -> None:
+    async def _take_in(self, version: Version) -> None:
         try:
-            # Compiled before anybody may use it: what cannot be must not stop what runs.
-            version.definition()
+            # Compiled before anybody may use it: what cannot be must not stop what runs. In a thread, for
+            # hundreds of rules take some hundred milliseconds, in which the event loop goes on.
+            evaluator = await asyncio.to_thread(_compiled, version)
         except (DefinitionError, DefinitionMismatch) as error:
             log.error(
                 "definition %d cannot run here, this worker goes on as before: %s", version.number, error
             )
             return
-        self._versions.add(version)
+        self._versions.add(version, evaluator)
         said = f": {version.comment}" if version.comment else ""
         log.info("definition %d, applied by %s%s", version.number, version.by, said)
 
     async def close(self, *_: object, **__: object) -> None:
         """Let go of the connection."""
         await self._feed.close()
+
+
+def _compiled(version: Version) -> Evaluator:
+    """Return what partitions go by; what else they need of a definition is made too, and kept for them."""
+    definition = version.definition()
+    readers_of(definition)
+    return Evaluator(definition)

@@ -82,7 +82,13 @@ def edited_text(segments: int) -> str:
 
 
 def log(
-    *, customers: int, events: int, partitions: int, days: int, tick_ms: int = HOUR_MS
+    *,
+    customers: int,
+    events: int,
+    partitions: int,
+    days: int,
+    tick_ms: int = HOUR_MS,
+    start_ms: int = START_MS,
 ) -> Iterator[Keyed]:
     """Yield (partition, key, value) in event time, with a Tick to every partition each `tick_ms`.
 
@@ -96,8 +102,8 @@ def log(
     weights = np.arange(1, customers + 1) ** -ZIPF_EXPONENT
     later = draws.choice(customers, max(0, events - customers), p=weights / weights.sum())
     who = np.concatenate((draws.permutation(customers), draws.permutation(customers)[later]))[:events]
-    times = np.sort(draws.integers(0, days * DAY_MS, events)) + START_MS
-    encode, next_tick = Encoder("Purchased", "Refunded", "SignedUp", "ProfileUpdated", "Activity"), START_MS
+    times = np.sort(draws.integers(0, days * DAY_MS, events)) + start_ms
+    encode, next_tick = Encoder("Purchased", "Refunded", "SignedUp", "ProfileUpdated", "Activity"), start_ms
     for i, (customer, at) in enumerate(zip(who.tolist(), times.tolist(), strict=True)):
         while at >= next_tick:
             value = encode_tick(next_tick)
@@ -110,7 +116,7 @@ def log(
             "context": None,
         }
         yield home[customer], ids[customer], encode(*_event(rng, i, fields))
-    value = encode_tick(START_MS + days * DAY_MS)
+    value = encode_tick(start_ms + days * DAY_MS)
     yield from ((p, b"%d" % p, value) for p in range(partitions))
 
 

@@ -121,9 +121,13 @@ class Versions:
         if not self._records and not self._compiled:
             raise ValueError("versions=(): expected at least one")
 
-    def add(self, version: Version) -> None:
-        """Take a version that was read; one that is known already changes nothing."""
-        self._records.setdefault(version.number, version)
+    def add(self, version: Version, compiled: Evaluator | None = None) -> None:
+        """Take a version that was read, `compiled` or not; one that is known already changes nothing."""
+        if version.number in self._records:
+            return
+        self._records[version.number] = version
+        if compiled is not None:
+            self._compiled[version.number] = compiled
 
     def join(self, others: Versions) -> None:
         """Take in all that others know, as they have compiled it."""
