@@ -171,7 +171,7 @@ async def test_a_hundred_edits_with_kills_end_as_a_fresh_computation(
     assert causes["rule_changed"] > 1_000 and causes["event"] > 300 and causes["time_elapsed"] > 100
     early = [each for number in range(PARTITIONS) for each in early_returns(await pipeline.changes(number))]
     if early:
-        # A known defect, seen once in four runs: whoever left a segment and comes back is told the right
+        # A known defect, seen in some runs: whoever left a segment and comes back is told the right
         # value once, by a change whose instant lies before that of the exit. Everything else held above.
         pytest.xfail(f"entries that say an earlier instant than the exit before them: {early[:3]}")
 
