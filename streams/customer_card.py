@@ -71,7 +71,8 @@ def card_of(engine: PartitionEngine, customer_id: str) -> Card | None:
     slot = int(slots[0])
     if slot < 0:
         return None
-    outcome = engine.evaluator.evaluate(table, slots, np.array([engine.clock_ms]))
+    now_ms = engine.judged_ms(slot)
+    outcome = engine.evaluator.evaluate(table, slots, np.array([now_ms]))
     values: dict[str, tuple[str, int] | None] = {}
     counted = dict(zip(engine.evaluator.dimensions, engine.evaluator.counted.tolist(), strict=True))
     for d, dimension in enumerate(table.dimensions):
@@ -84,7 +85,7 @@ def card_of(engine: PartitionEngine, customer_id: str) -> Card | None:
     return Card(
         customer_id=customer_id,
         account_id=table.account_id(slot),
-        as_of_ms=engine.clock_ms,
+        as_of_ms=now_ms,
         partition=engine.partition,
         values=values,
         segments=frozenset(
@@ -98,15 +99,14 @@ def card_of(engine: PartitionEngine, customer_id: str) -> Card | None:
         net=Decimal(int(outcome.net_minor[0])).scaleb(-EXPONENTS[definition.reporting_currency]),
         currency=definition.reporting_currency,
         days=definition.window_ms // DAY_MS,
-        next_ms=_next_ms(engine, slot, int(outcome.due_ms[0])),
+        next_ms=_next_ms(int(table.due_ms[slot]), int(outcome.due_ms[0]), now_ms),
         traits=table.traits(slot),
     )
 
 
-def _next_ms(engine: PartitionEngine, slot: int, due_ms: int) -> int:
+def _next_ms(stored_ms: int, due_ms: int, now_ms: int) -> int:
     """Return the earlier of when a rule turns by time alone and of when a delay that runs is over."""
-    stored_ms = int(engine.table.due_ms[slot])
-    return min(due_ms, stored_ms) if stored_ms > engine.clock_ms else due_ms
+    return min(due_ms, stored_ms) if stored_ms > now_ms else due_ms
 
 
 def as_text(card: Card) -> str:

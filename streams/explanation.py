@@ -80,13 +80,14 @@ def explained_by(engine: PartitionEngine, customer_id: str, at_ms: int | None = 
     if card is None:
         return None
     slot = int(table.slots.find(Strings.from_list([customer_id.encode()]))[0])
-    now_ms = engine.clock_ms if at_ms is None else at_ms
+    judged_ms = card.as_of_ms
+    now_ms = judged_ms if at_ms is None else at_ms
     explainer = _explainers.get(engine.evaluator)
     if explainer is None:
         explainer = _explainers[engine.evaluator] = Explainer(engine.evaluator)
-    past = now_ms < engine.clock_ms
+    past = now_ms < judged_ms
     sight = Past(table, np.array([slot]), np.array([now_ms])) if past else table
-    stored = Stored(engine.clock_ms, table.value[slot], table.since_ms[slot])
+    stored = Stored(judged_ms, table.value[slot], table.since_ms[slot])
     profile = table.profiles.get(slot)
     traits = {name: stamp[0] for name, stamp in profile.traits.items()} if profile else {}
     told = explainer.explain(sight, slot, now_ms, stored, traits)
@@ -115,7 +116,7 @@ def explained_by(engine: PartitionEngine, customer_id: str, at_ms: int | None = 
         coming=explainer.coming(sight, slot, now_ms, stored),
         revenue=_revenue(engine, slot, now_ms),
         kept_since_ms=dict(engine.complete_since_ms),
-        notes=tuple(_notes(engine, slot, now_ms, lost, as_stored)),
+        notes=tuple(_notes(engine, slot, (now_ms, judged_ms), lost, as_stored)),
     )
 
 
@@ -133,15 +134,21 @@ def _revenue(engine: PartitionEngine, slot: int, at_ms: int) -> Revenue | None:
     return Revenue(mrr_minor(subscriptions), shown, len(movements) - len(shown))
 
 
-def _notes(engine: PartitionEngine, slot: int, at_ms: int, lost: Forgotten, as_stored: bool) -> Iterator[str]:
-    """Yield what a reader should know about how far this can be relied on."""
+def _notes(
+    engine: PartitionEngine, slot: int, instants: tuple[int, int], lost: Forgotten, as_stored: bool
+) -> Iterator[str]:
+    """Yield what a reader should know about how far this can be relied on.
+
+    `instants` are the one explained, and the one the stored values are those of.
+    """
+    at_ms, judged_ms = instants
     table, version = engine.table, int(engine.table.evaluated_by[slot])
     if lost.facts_before_ms is not None:
         before = instant(lost.facts_before_ms)
         yield f"orders and events before {before} are kept in sum only: values then cannot be told exactly"
-    if at_ms > engine.clock_ms:
+    if at_ms > judged_ms:
         yield "that is to come: it is what these facts come to if nothing else happens"
-    elif at_ms < engine.clock_ms:
+    elif at_ms < judged_ms:
         yield "that is past: what the definition in force makes of the facts up to then, late ones included"
         if lost.changes_before_ms is not None:
             yield (

@@ -68,10 +68,10 @@ class PartitionPlan:
 def plan_on_top(engine: PartitionEngine, applied: Versions, planned: Versions) -> PartitionPlan:
     """Plan what `planned` adds to `applied`, by which the partition was restored.
 
-    What is applied and not taken on yet is taken on first, and what that tells is not told: it may
-    stop keeping facts that the plan would count on.
+    A sweep that goes on is finished, and what is applied and not taken on yet is taken on first: that may
+    stop keeping facts that the plan would count on. What both tell is not told.
     """
-    while engine.changing:
+    while engine.half_swept or engine.changing:
         if not engine.convert():
             engine.take()
     engine.take()

@@ -194,8 +194,16 @@ class SimulatedPartition:
                 self.memberships[key] = value
         self.dead_letters.extend(transaction.dead_letters)
 
-    def run(self, chunk_sizes: Iterator[int], crash: Callable[[], bool] = lambda: False) -> None:
-        """Read the log to its end in chunks of these sizes; `crash` is asked before every commit."""
+    def run(
+        self,
+        chunk_sizes: Iterator[int],
+        crash: Callable[[], bool] = lambda: False,
+        back: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Read the log to its end in chunks of these sizes; `crash` is asked before every commit.
+
+        `back` is called when the partition is there again, before it reads on.
+        """
         while self.engine.applied_offset < len(self.log):
             start = self.engine.applied_offset
             records = self.log[start : start + next(chunk_sizes)]
@@ -204,12 +212,11 @@ class SimulatedPartition:
             while not work.done and not crashed:
                 if not self.engine.advance(work):
                     crashed = crash()
-                    if crashed:
-                        self.crash()
-                    else:
+                    if not crashed:
                         self.commit()
             if crashed or crash():
                 self.crash()
+                back()
                 continue
             self.commit()
 

@@ -78,6 +78,9 @@ class PartitionRow:
     """None when the state was told whole."""
     superseded_by: int | None = field(default=None)
     """The epoch that is the truth instead of this one; None when this is the newest."""
+    sweeping_ms: int = 0
+    """The tick at which some customers are evaluated already while the clock waits for the rest of them;
+    at or before the clock when there is none."""
     begun_ms: Mapping[str, int] = field(default_factory=dict)
     """When each new or edited dimension came into force, as long as an event on time may be from before."""
 

@@ -156,6 +156,7 @@ class PartitionEngine(Erasing):
             due_slots = due_slots[self.table.due_ms[due_slots] <= tick_ms[-1]]
         if piece.cut_sweep:
             due_slots, whole = self._first_by_id(due_slots, work)
+            self._sweeping_ms = int(tick_ms[0])
             piece = Piece(piece.row_end, piece.tick_end + whole)
         tick_of_row = work.tick_of_row[rows] - work.tick
         self._run(work, rows, due_slots, tick_ms, tick_of_row, moves_clock=whole)
@@ -294,7 +295,7 @@ class PartitionEngine(Erasing):
     @property
     def converting(self) -> bool:
         """Whether `convert` has something to do."""
-        return self.changing or self._resending.has_work
+        return self.half_swept or self.changing or self._resending.has_work
 
     @property
     def changing(self) -> bool:
@@ -314,12 +315,17 @@ class PartitionEngine(Erasing):
     def convert(self) -> bool:
         """Convert one slice of customers to the newest version, at the clock; False when it must wait.
 
-        When there is none, members that were asked for are sent again, a slice of them.
+        When there is none, members that were asked for are sent again, a slice of them. Before either, a
+        sweep that was cut and lost its worker is finished: nobody is evaluated at an instant before the
+        one it was evaluated at last.
         """
         if self.has_pending():
             return False
+        if self.half_swept:
+            self._sweep_on()
+            return True
         conversion = self._conversion
-        at_clock = Ticks(*(np.array([each], np.int64) for each in (0, self.clock_ms, 0)))
+        at_clock = _one_tick(self.clock_ms)
         work = Work.of_ticks(at_clock)
         if not self.changing:
             self._resend(work)
@@ -346,6 +352,18 @@ class PartitionEngine(Erasing):
             self._moved = True
         return True
 
+    def _sweep_on(self) -> None:
+        """Evaluate more of those a cut sweep left out, at its tick. Its record comes again, and finds nobody.
+
+        Every fact from before the tick was applied before any of it was swept.
+        """
+        work = Work.of_ticks(_one_tick(self._sweeping_ms))
+        due_slots = self._due(work)
+        piece = self._next_piece(work, due_slots)
+        assert piece is not None, "nothing is pending, so there is room"
+        self._apply(work, piece, due_slots)
+        self._moved = True
+
     def _resend(self, work: Work) -> None:
         """Send a slice of all members again."""
         slots = self._resending.slice(self.table, lambda slots: self._fitting(slots, work))
@@ -357,3 +375,9 @@ class PartitionEngine(Erasing):
             counting.count_moves(
                 self._tally, moves, self._evaluator.dimensions, live=False, origin="reconcile"
             )
+
+
+def _one_tick(now_ms: int) -> Ticks:
+    """Return a tick without records."""
+    none = np.zeros(1, np.int64)
+    return Ticks(none, none + now_ms, none)

@@ -48,5 +48,5 @@ def is_live(row: PartitionRow | None) -> bool:
 
 
 def is_settled(row: PartitionRow) -> bool:
-    """Whether everybody's values are those of one version."""
-    return row.converting is None and row.rebuilt is None
+    """Whether everybody's values are those of one version, and of one instant."""
+    return row.converting is None and row.rebuilt is None and row.sweeping_ms <= row.clock_ms

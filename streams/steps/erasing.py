@@ -16,14 +16,14 @@ from streams.steps.counting import count_moves
 from streams.steps.intake import Mode
 from streams.steps.moves import Cause, Moves
 from streams.steps.news import LATE_AFTER_MS
-from streams.steps.partition_state import PartitionState
+from streams.steps.transacting import Transacting
 from streams.steps.work import ERASED, Work
 
 PAGES_MIN = 256
 """So many pages become tombstones in one transaction, however large the row is they belong to."""
 
 
-class Erasing(PartitionState):
+class Erasing(Transacting):
     """What a partition's engine does about erasures."""
 
     mode: Mode

@@ -21,7 +21,16 @@ from tests.streams.edited_sections import custom_version, log_of
 from tests.streams.segments.custom import defined, with_sections
 from tests.streams.segments.edits import edited, version
 from tests.streams.steps.streams_of_events import DAY, T0, random_log
-from tests.streams.steps.test_conversion import BOUGHT, edit, extend, held, partition_of, tick, write
+from tests.streams.steps.test_conversion import (
+    BOUGHT,
+    edit,
+    extend,
+    half_swept,
+    held,
+    partition_of,
+    tick,
+    write,
+)
 from tests.streams.steps.test_edits import partition_of as partition_of_file
 from tests.streams.steps.test_engine import purchase
 
@@ -280,6 +289,23 @@ def test_who_is_sent_again_meanwhile_does_not_move(monkeypatch: pytest.MonkeyPat
     partition.versions.add(version(2))
     assert partition._restored().converting
     assert planned(partition).moves == []
+
+
+def test_a_plan_in_the_middle_of_a_sweep_is_what_comes_behind_it() -> None:
+    """Whom the sweep has not reached is planned as it will leave them; its own changes are not told."""
+    partition, applied = half_swept(), Versions([version(1)])
+    restored = SimulatedPartition(
+        partition.definition, versions=applied, log=partition.log, changelog=dict(partition.changelog)
+    )
+    edit(partition, ("    promising: ", "    hopeful: "))
+    assert partition.versions is not None
+    part = plan_on_top(restored.engine, applied, Versions(partition.versions.records()))
+    assert part.clock_ms == T0 + 31 * DAY
+    expected = [(f"c{i}", "rfm", "promising", "hopeful") for i in range(6)]
+    assert sorted(part.moves) == expected
+    partition.convert()
+    told = [(*map(c.get, ("customer_id", "dimension", "from", "to")), c["cause"]) for c in partition.changes]
+    assert sorted(each[:4] for each in told if each[4] == "rule_changed") == expected
 
 
 def test_what_an_applied_version_stops_keeping_is_not_counted_on() -> None:

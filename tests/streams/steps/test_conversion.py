@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,21 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
+from streams.explanation import explained_by
+from streams.kafka.seam import Chunk
 from streams.segments.evaluate import Evaluator
 from streams.segments.loading import default_definition, load
 from streams.steps import conversion
 from streams.steps.room import Bounds
-from tests.simulation import SimulatedPartition
+from tests.simulation import SimulatedPartition, stable
 from tests.streams.segments.edits import TEXT, Changing, Extended, edited, version
 from tests.streams.steps.streams_of_events import DAY, T0, Entry, random_log
 from tests.streams.steps.test_engine import purchase, tick
 
 DEFINITION = default_definition()
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+Make = Callable[..., SimulatedPartition]
+"""From a log, and options of the partition."""
 
 
 def partition_of(log: list[Entry], **options: Any) -> SimulatedPartition:
@@ -301,6 +306,58 @@ def test_a_pending_customer_is_converted_at_the_tick_that_sees_its_facts(small_s
     assert {c["cause"] for c in partition.changes[count:] if c["customer_id"] == "c05"} == {"rule_changed"}
     partition.convert()
     assert_settled(partition)
+
+
+def half_swept(make: Make = partition_of, *, restart: bool = True) -> SimulatedPartition:
+    """Six customers due at a Tick, of whom two are evaluated at it when the worker is killed."""
+    bought = [(kind, f"c{i}", fields) for i in range(6) for kind, _, fields in [purchase(f"a{i}", T0, 9_000)]]
+    partition = make([*bought, tick(T0 + 29 * DAY)], bounds=Bounds(rows_max=2))
+    partition.run(itertools.repeat(50))
+    write(partition, [tick(T0 + 31 * DAY)])
+    ticks = Chunk(len(bought) + 1, partition.log[-1:], len(partition.log), 0)
+    assert partition.engine.advance(partition.engine.begin(ticks))
+    partition.commit()
+    if restart:
+        partition.crash()
+    return partition
+
+
+@pytest.mark.parametrize("lost", range(-1, 4))
+def test_a_conversion_waits_for_a_sweep_that_lost_its_worker(lost: int) -> None:
+    """Nobody is judged at an instant before the one it was judged at: all move once, on day 30, by time."""
+    partition = half_swept()
+    edit(partition, ("    5: 1000", "    5: 1001"))
+    assert partition.engine.converting
+    questions = itertools.count()
+    partition.convert(crash=lambda: next(questions) == lost)
+    assert partition.engine.clock_ms == T0 + 31 * DAY and not partition.engine.half_swept
+    partition.run(itertools.repeat(50))
+    moves = Counter((c["customer_id"], c["cause"], c["effective_at"]) for c in partition.changes[12:])
+    assert moves == {(f"c{i}", "time_elapsed", T0 + 30 * DAY): 2 for i in range(6)}
+    assert partition.engine.definition.version == 2
+    assert_settled(partition)
+
+
+def test_without_a_new_version_the_rest_of_a_sweep_is_made_up_for_as_well() -> None:
+    """By whichever comes first, its Tick or a look for work; the other finds nothing."""
+    looked, read = half_swept(), half_swept()
+    looked.convert()
+    for partition in (looked, read):
+        partition.run(itertools.repeat(50))
+        assert_settled(partition)
+    assert stable(looked.changes) == stable(read.changes) and len(read.changes) == 24
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_customer_ahead_of_the_clock_is_shown_as_of_its_tick(restart: bool) -> None:
+    """Who was swept is shown as of day 31, who was not yet as of day 29: both as their values say."""
+    engine = half_swept(restart=restart).engine
+    for customer, days, value in (("c0", 31, "promising"), ("c5", 29, "new")):
+        explained = explained_by(engine, customer)
+        assert explained is not None and explained.notes == ()
+        assert explained.at_ms == explained.card.as_of_ms == T0 + days * DAY
+        held = explained.card.values["rfm"]
+        assert held is not None and held[0] == explained.explanations[0].value == value
 
 
 @pytest.mark.usefixtures("small_slices")

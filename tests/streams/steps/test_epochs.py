@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,16 @@ from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition
 from tests.streams.segments.edits import TEXT, edited, version
 from tests.streams.steps.streams_of_events import DAY, T0, Entry, random_log
-from tests.streams.steps.test_conversion import BOUGHT, assert_chained, computed, held, purchase, tick, write
+from tests.streams.steps.test_conversion import (
+    BOUGHT,
+    assert_chained,
+    computed,
+    half_swept,
+    held,
+    purchase,
+    tick,
+    write,
+)
 
 ADDED = """
 segments:
@@ -397,6 +407,25 @@ def test_an_earlier_conversion_is_finished_before_the_epoch_is_left() -> None:
     assert partition.engine.epoch == 2
     partition.convert()
     assert_taken_over(partition, log, text)
+
+
+def test_a_sweep_that_lost_its_worker_is_finished_in_the_old_epoch_first() -> None:
+    """What was told is then of one instant: all move once, by time, and the rebuild has nothing to add."""
+    partition = half_swept(partition_of)
+    claim = claim_of(TEXT, 2, 2)
+    partition.rebuild(claim, until=len(partition.log) - 1)
+    publish(partition, claim)
+    partition.crash()
+    assert partition.engine.epoch == 1 and partition.engine.converting and not partition.engine.leaves
+    partition.convert()
+    assert partition.engine.leaves and partition.markers == []
+    partition.crash()
+    assert partition.engine.epoch == 2
+    partition.convert()
+    moves = Counter((c["customer_id"], c["cause"], c["effective_at"]) for c in partition.changes[12:])
+    assert moves == {(f"c{i}", "time_elapsed", T0 + 30 * DAY): 2 for i in range(6)}
+    partition.run(itertools.repeat(50))
+    assert len(partition.changes) == 24 and not partition.engine.converting
 
 
 def test_the_replay_refuses_what_is_too_old_and_says_nothing_of_what_is_dead() -> None:
