@@ -21,7 +21,7 @@ class SettingsError(ShoalError):
 
 
 class DefinitionError(ShoalError):
-    """segments.yaml is wrong; every problem carries its line, name and what was expected."""
+    """segments.yaml is wrong; every problem carries its line and column, its name and what was expected."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)

@@ -52,7 +52,7 @@ def test_every_problem_is_told_before_anything_starts(command: tuple[str, ...], 
     lines = done.stderr.splitlines()
     assert any(line.startswith("SHOAL_KAFKA: expected") for line in lines)
     assert any(line.startswith("SHOAL_CLOCK: expected") for line in lines)
-    assert any(line.startswith("segments.yaml:1: ") for line in lines)
+    assert any(line.startswith("segments.yaml:1:1: ") for line in lines)
 
 
 def test_a_definition_that_cannot_be_read_is_a_problem_of_the_settings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A YAML text as a tree of literal texts with line numbers, read without any of YAML's guesses.
+"""A YAML text as a tree of literal texts with their places, read without any of YAML's guesses.
 
 No scalar is ever turned into a truth, a number or a date by YAML: `NO` stays the text NO and
 010 the text 010, and whoever wants a number says so and gets a problem with a line otherwise.
@@ -28,19 +28,26 @@ _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?")
 
 
+Place = tuple[int, int]
+"""Line and column in the file, both from 1, as editors and compilers count."""
+
+BEGINNING: Place = (1, 1)
+
+
 class Problems:
     """Everything found wrong with one file so far."""
 
     def __init__(self, source_name: str) -> None:
         self._source_name = source_name
-        self._found: list[tuple[int, str]] = []
+        self._found: list[tuple[Place, str]] = []
 
-    def add(self, line: int, name: str, problem: str) -> None:
-        """Note a problem at a line (from 1): what was expected and what was there."""
-        self._found.append((line, f"{self._source_name}:{line}: {name}: {problem}"))
+    def add(self, place: Place, name: str, problem: str) -> None:
+        """Note a problem: what was expected at a place and what was there."""
+        line, column = place
+        self._found.append((place, f"{self._source_name}:{line}:{column}: {name}: {problem}"))
 
     def raise_any(self) -> None:
-        """Raise a DefinitionError with all problems, in the order of their lines, if there are any."""
+        """Raise a DefinitionError with all problems, in the order of their places, if there are any."""
         if not self._found:
             return
         texts = [text for _, text in sorted(self._found, key=lambda found: found[0])]
@@ -55,17 +62,18 @@ class Entry:
 
     def __init__(self, problems: Problems, name: str, node: yaml.Node) -> None:
         self._problems, self.name, self._node = problems, name, node
-        self.line = _line(node.start_mark)
+        # Where the entry is named: of what is in a mapping the place of its key.
+        self._named = self._written = _place(node.start_mark)
 
     def problem(self, expected: str, got: str | None = None) -> None:
         """Note that something else was expected here."""
         self._problems.add(
-            self.line, self.name, f"expected {expected}, got {self._shown() if got is None else got}"
+            self._written, self.name, f"expected {expected}, got {self._shown() if got is None else got}"
         )
 
     def note(self, part: str, problem: str) -> None:
-        """Note a problem with a part of this entry that has no line of its own."""
-        self._problems.add(self.line, f"{self.name} {part}", problem)
+        """Note a problem with a part of this entry that has no place of its own."""
+        self._problems.add(self._named, f"{self.name} {part}", problem)
 
     def fields(self, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Entry]:
         """Return the fields of a mapping, in their written order: all that are required, no unknown one."""
@@ -78,12 +86,12 @@ class Entry:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
                 self._problems.add(
-                    entry.line, entry.name, f"expected a known field, got {_short(key)} ({hint})"
+                    entry._named, entry.name, f"expected a known field, got {_short(key)} ({hint})"
                 )
                 del found[key]
         for key in required:
             if key not in found:
-                self._problems.add(self.line, f"{self._prefix()}{key}", "expected a value, got none")
+                self._problems.add(self._named, f"{self._prefix()}{key}", "expected a value, got none")
         return found
 
     def mapping(self, expected: str) -> dict[str, Entry] | None:
@@ -99,15 +107,21 @@ class Entry:
                 key.problem("a plain key")
             elif text in found:
                 self._problems.add(
-                    key.line,
+                    key._written,
                     f"{self._prefix()}{_short(text)}",
-                    f"expected a key once, got it again (first on line {found[text].line})",
+                    f"expected a key once, got it again (first on line {found[text]._named[0]})",
                 )
             else:
                 found[text] = Entry(self._problems, f"{self._prefix()}{_short(text)}", value_node)
-                # The key's line: a mapping's own mark is where its first key begins.
-                found[text].line = key.line
+                found[text]._name_at(key._written)
         return found
+
+    def _name_at(self, place: Place) -> None:
+        """Be named where the key is; a value that is nothing, or laid out below it, is also written there."""
+        self._named = place
+        is_block = isinstance(self._node, yaml.CollectionNode) and not self._node.flow_style
+        if is_block or self._text() == "":
+            self._written = place
 
     def items(self, expected: str) -> list[Entry] | None:
         """Return the items of a list, or the one scalar there is."""
@@ -172,12 +186,11 @@ class Entry:
         return None
 
     def problem_at(self, offset: int, problem: str) -> None:
-        """Note a problem at a character of this entry's text: its line and column in the file."""
-        line, column = self._place(offset)
-        self._problems.add(line, f"{self.name}: column {column}", problem)
+        """Note a problem at a character of this entry's text."""
+        self._problems.add(self._place_of(offset), self.name, problem)
 
-    def _place(self, offset: int) -> tuple[int, int]:
-        """Return line and column, from 1, of a character of the text.
+    def _place_of(self, offset: int) -> Place:
+        """Return the place of a character of the text in the file.
 
         How a text is laid out in YAML (quoted, folded, over several lines) changes nothing but white
         space in it, so the characters of text and file are walked through side by side.
@@ -229,7 +242,7 @@ def parse(text: str, problems: Problems) -> Entry:
     """Return the document's root. Raises DefinitionError at once when it is no safe YAML document."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > TEXT_LIMIT_BYTES:
-        problems.add(1, "file", f"expected at most {TEXT_LIMIT_BYTES} bytes, got {size}")
+        problems.add(BEGINNING, "file", f"expected at most {TEXT_LIMIT_BYTES} bytes, got {size}")
         problems.raise_any()
     root = None
     try:
@@ -240,10 +253,11 @@ def parse(text: str, problems: Problems) -> Entry:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        problems.add(1 if mark is None else mark.line + 1, "file", f"expected YAML, got an error: {what}")
+        place = BEGINNING if mark is None else _place(mark)
+        problems.add(place, "file", f"expected YAML, got an error: {what}")
         problems.raise_any()
     if root is None:
-        problems.add(1, "file", "expected a definition, got an empty document")
+        problems.add(BEGINNING, "file", "expected a definition, got an empty document")
         problems.raise_any()
     assert root is not None
     return Entry(problems, "", root)
@@ -254,26 +268,26 @@ def _refuse_traps(text: str, problems: Problems) -> None:
     # construction, and a second document would be ignored: none has a use here.
     depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
-        line = _line(event.start_mark)
+        place = _place(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents == 2:
-                problems.add(line, "file", "expected one document, got another one")
+                problems.add(place, "file", "expected one document, got another one")
         # Only some kinds of event have these; an alias always has the anchor it repeats.
         anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
         if anchor is not None:
-            problems.add(line, "file", f"expected no anchors and aliases, got {_short(anchor)}")
+            problems.add(place, "file", f"expected no anchors and aliases, got {_short(anchor)}")
         elif tag is not None:
-            problems.add(line, "file", f"expected no tags, got {_short(tag)}")
+            problems.add(place, "file", f"expected no tags, got {_short(tag)}")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH_LIMIT:
-            problems.add(line, "file", f"expected at most {DEPTH_LIMIT} levels, got more")
+            problems.add(place, "file", f"expected at most {DEPTH_LIMIT} levels, got more")
             return
 
 
-def _line(mark: Any) -> int:
+def _place(mark: Any) -> Place:
     # PyYAML has two kinds of mark, both counting from 0; what is read from text always has one.
-    return int(mark.line) + 1
+    return int(mark.line) + 1, int(mark.column) + 1
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from streams.segments import declared
 from streams.segments.currencies import EXPONENTS, Rates, fits
 from streams.segments.definition import Definition, Lifecycle
-from streams.segments.document import Entry, Problems, parse
+from streams.segments.document import BEGINNING, Entry, Problems, parse
 from streams.segments.grid import PROSPECT, SCORES, SUMS, Grid, prove
 from streams.segments.stages import VALUES
 
@@ -31,7 +31,7 @@ Edges = tuple[int, int, int, int]
 def load(text: str, source_name: str) -> Definition:
     """Return the definition a YAML text declares.
 
-    Raises DefinitionError with all problems, each `source:LINE: name: expected ..., got ...`.
+    Raises DefinitionError with all problems, each `source:LINE:COLUMN: name: expected ..., got ...`.
     """
     problems = Problems(source_name)
     root = parse(text, problems).fields(("money", "rfm", "lifecycle"), ("version", *declared.SECTIONS))
@@ -58,7 +58,7 @@ def load_path(path: Path) -> Definition:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        problems.add(1, "file", f"expected UTF-8 text, got byte {error.start} that is not")
+        problems.add(BEGINNING, "file", f"expected UTF-8 text, got byte {error.start} that is not")
         problems.raise_any()
         raise
     return load(text, path.name)

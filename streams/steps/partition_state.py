@@ -1,4 +1,4 @@
-"""What a partition's engine works on: what is in force, known, and waits to be written; restored from rows."""
+"""What a partition's engine works on: what is in force, known, waits to be written; restored from rows."""
 
 from __future__ import annotations
 

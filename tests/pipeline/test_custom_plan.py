@@ -117,7 +117,7 @@ async def bad_files_change_nothing(pipeline: Pipeline, folder: Path) -> None:
         assert done.exit_code == 2, bad.name
         assert any(bad.is_told_by(line, "bad.yaml") for line in done.stderr.splitlines()), done.stderr
     shown = pipeline.command("apply", str(path), "--confirm")
-    assert shown.returncode == 2 and "bad.yaml:55: " in shown.stderr and shown.stdout == ""
+    assert shown.returncode == 2 and "bad.yaml:55:3: " in shown.stderr and shown.stdout == ""
     needy = "segments:\n  s: {when: 'count(\"never asked\", 5d) > 0'}\n"
     path = file(folder, "needy.yaml", with_sections(needy))
     refused = pipeline.command("apply", str(path), "--confirm")

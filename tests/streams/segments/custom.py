@@ -14,6 +14,12 @@ def with_sections(sections: str) -> str:
     return f"{core}\n{sections}"
 
 
+def place_of(text: str, part: str, after: int = 0) -> str:
+    """`LINE:COLUMN` of a part of a text, `after` characters into it, as problems tell places."""
+    before = text[: text.index(part) + after]
+    return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+
+
 def defined(sections: str) -> Definition:
     """The definition of the committed core and these sections."""
     return load(with_sections(sections), "segments.yaml")

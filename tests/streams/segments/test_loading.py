@@ -9,6 +9,7 @@ import pytest
 from errors import DefinitionError
 from streams.segments.definition import DAY_MS, Definition, Lifecycle
 from streams.segments.loading import DEFAULT_PATH, default_definition, load, load_path
+from tests.streams.segments.custom import place_of
 
 TEXT = DEFAULT_PATH.read_text("utf-8")
 
@@ -17,10 +18,6 @@ def problems_of(text: str) -> list[str]:
     with pytest.raises(DefinitionError) as caught:
         load(text, "segments.yaml")
     return list(caught.value.problems)
-
-
-def line_of(text: str, part: str) -> int:
-    return text[: text.index(part)].count("\n") + 1
 
 
 def test_default_definition_holds_the_designs_constants(definition: Definition) -> None:
@@ -73,8 +70,8 @@ def test_longest_window_covers_a_silence_and_what_follows() -> None:
     assert load(text, "x").longest_window_ms == 210 * DAY_MS
 
 
-def test_all_problems_come_at_once_with_their_lines() -> None:
-    """One attempt shows everything: line, name, what was expected, what was there."""
+def test_all_problems_come_at_once_with_their_places() -> None:
+    """One attempt shows everything: line and column, name, what was expected, what was there."""
     text = TEXT
     for old, new in [
         ("version: 1", "version: one"),
@@ -85,24 +82,24 @@ def test_all_problems_come_at_once_with_their_lines() -> None:
         ("champions: [R5 FM4-5]", "champions: [R5 FM4-6]"),
     ]:
         text = text.replace(old, new)
-    lines = [
-        ("version: one", "version: expected a whole number in 1..2147483647, got one"),
+    told = [
+        ("one", "version: expected a whole number in 1..2147483647, got one"),
         (
-            "EUR: -1",
+            "-1\n",
             "money.rates.EUR: expected a decimal above 0 with at most 9 digits, such as 0.86, got -1",
         ),
-        ("window: 1y", "rfm.window: expected whole days from 1d to 9999d, such as 30d, got 1y"),
-        ("5: 12.5", "rfm.orders_at_least.5: expected a whole number in 1..1000000, got 12.5"),
+        ("1y", "rfm.window: expected whole days from 1d to 9999d, such as 30d, got 1y"),
+        ("12.5", "rfm.orders_at_least.5: expected a whole number in 1..1000000, got 12.5"),
         (
-            "champions",
+            "R5 FM4-6",
             "rfm.grid.champions: expected cells within R1..5 and FM1..5, such as R5 FM4-5, got R5 FM4-6",
         ),
         (
-            "at_risk_after",
+            "60\n",
             "lifecycle.at_risk_after: expected whole days from 1d to 9999d, such as 30d, got 60",
         ),
     ]
-    assert problems_of(text) == [f"segments.yaml:{line_of(text, part)}: {said}" for part, said in lines]
+    assert problems_of(text) == [f"segments.yaml:{place_of(text, part)}: {said}" for part, said in told]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +250,7 @@ def test_a_bomb_of_aliases_ends_at_once() -> None:
 
 def test_size_is_bounded() -> None:
     """A file beyond 64 KiB is not even parsed."""
-    assert problems_of("#" * 70_000) == ["segments.yaml:1: file: expected at most 65536 bytes, got 70000"]
+    assert problems_of("#" * 70_000) == ["segments.yaml:1:1: file: expected at most 65536 bytes, got 70000"]
 
 
 def test_depth_is_bounded_however_deep() -> None:
@@ -264,7 +261,7 @@ def test_depth_is_bounded_however_deep() -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
 def test_an_empty_file_says_so(text: str) -> None:
     """No document is one problem, not a crash."""
-    assert problems_of(text) == ["segments.yaml:1: file: expected a definition, got an empty document"]
+    assert problems_of(text) == ["segments.yaml:1:1: file: expected a definition, got an empty document"]
 
 
 @pytest.mark.parametrize("text", ["[]", "just text", "version"])
@@ -285,7 +282,7 @@ def test_bytes_that_are_not_utf8_are_a_problem(tmp_path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"version: \xe9")
     with pytest.raises(
-        DefinitionError, match=r"mine.yaml:1: file: expected UTF-8 text, got byte 9 that is not"
+        DefinitionError, match=r"mine.yaml:1:1: file: expected UTF-8 text, got byte 9 that is not"
     ):
         load_path(path)
 

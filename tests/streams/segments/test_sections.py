@@ -19,7 +19,7 @@ from streams.segments.definition import Definition
 from streams.segments.literals import Vocabulary
 from streams.segments.loading import DEFAULT_PATH, load
 from streams.segments.syntax import Refused
-from tests.streams.segments.custom import CORE, defined, segments, with_sections
+from tests.streams.segments.custom import CORE, defined, place_of, segments, with_sections
 
 DAY = 86_400_000
 SCHEMA = json.loads((DEFAULT_PATH.parent / "streams/segments/segments.schema.json").read_text())
@@ -60,13 +60,6 @@ def problems_of(sections: str) -> list[str]:
     with pytest.raises(DefinitionError) as caught:
         defined(sections)
     return list(caught.value.problems)
-
-
-def place(sections: str, part: str) -> str:
-    """Line and column of a part, as the problems tell them."""
-    text = with_sections(sections)
-    before = text[: text.index(part)]
-    return f"segments.yaml:{before.count(chr(10)) + 1}", f"column {len(before) - before.rfind(chr(10))}"  # type: ignore[return-value]  # A pair of texts.
 
 
 def test_everything_there_is_to_say_is_read() -> None:
@@ -132,9 +125,8 @@ def test_a_wrong_rule_is_refused_with_its_line_and_column(rule: str, at: str, sa
     other = "traits: {country: string}\nsegments:\n  other: {when: orders(1d) > 0}\n"
     sections = f"{other}  it:\n    when: '{rule}'\n"
     (problem,) = problems_of(sections)
-    line, column = place(sections, f"'{rule}'")
-    column = f"column {int(column.split()[1]) + 1 + rule.index(at)}"
-    assert problem.startswith(f"{line}: segments.it.when: {column}: ")
+    place = place_of(with_sections(sections), f"'{rule}'", 1 + rule.index(at))
+    assert problem.startswith(f"segments.yaml:{place}: segments.it.when: ")
     assert said in problem
 
 
@@ -144,9 +136,9 @@ def test_the_place_is_right_in_folded_and_plain_text_too() -> None:
         sections = (
             f"segments:\n  it:\n    when: {head}\n{indent}orders(30d) > 3\n{indent}and ordres(7d) > 1\n"
         )
-        line, column = place(sections, "ordres")
         (problem,) = problems_of(sections)
-        assert problem.startswith(f"{line}: segments.it.when: {column}: "), problem
+        place = place_of(with_sections(sections), "ordres")
+        assert problem.startswith(f"segments.yaml:{place}: segments.it.when: "), problem
 
 
 @pytest.mark.parametrize(
@@ -200,6 +192,30 @@ def test_the_place_is_right_in_folded_and_plain_text_too() -> None:
 def test_what_is_wrong_is_refused_with_the_reason(sections: str, said: str) -> None:
     """Cycles, duplicates, names taken, wrong types, wrong lengths: never a definition."""
     assert said in "\n".join(problems_of(sections))
+
+
+@pytest.mark.parametrize(
+    ("sections", "at", "said"),
+    [
+        ("segments:\n  a: {when: orders(1d) > 0, stat: draft}\n", "stat:", "did you mean state?"),
+        ("segments:\n  a: {when: orders(1d) > 0, state: drat}\n", "drat", "did you mean draft?"),
+        ("segments:\n  a: {when: orders(1d) > 0}\n  a: {when: vip}\n", "a: {when: vip", "first on line"),
+        ("segments:\n  abc: {name: A}\n", "abc:", "segments.abc.when: expected a value, got none"),
+        ("segments:\n  abc:\n    name: A\n", "abc:", "segments.abc.when: expected a value, got none"),
+        ("segments:\n  abc:\n    when:\n", "when:\n", "got nothing"),
+        ("segments:\n  abc:\n    when:\n      - vip\n", "when:\n", "got a list"),
+        ("segments:\n  abc:\n    when: [vip]\n", "[vip]", "got a list"),
+        ("traits:\n  age:\n    integer\n", "integer", "expected one of string"),
+        ("traits: {age: number\n", "", "expected YAML"),
+        ("segments: &a {}\n", "&a", "no anchors"),
+    ],
+)
+def test_what_is_wrong_with_the_layout_has_its_place_too(sections: str, at: str, said: str) -> None:
+    """A key is pointed at where the key is wrong or missing something, its value where that is."""
+    text = with_sections(sections)
+    place = place_of(text, at, after=0 if at else len(text))
+    (problem,) = [each for each in problems_of(sections) if said in each]
+    assert problem.startswith(f"segments.yaml:{place}: "), problem
 
 
 def test_ten_thousand_nodes_are_refused() -> None:
