@@ -13,19 +13,21 @@ import pytest
 from benchmarks.synthetic import stream
 from clock import FrozenClock
 from errors import ApplyConflict
+from schemas.events import encode_event, encode_tick
 from streams.applying import Pipeline as Operated
 from streams.applying import make_plan
 from streams.customers.partition_row import Converting, Resent
 from streams.definitions import DefinitionFeed, in_force, publish, read_versions
 from streams.segments.loading import load
 from tests.pipeline.judging import assert_as_undisturbed, undisturbed
-from tests.pipeline.running import DONE_S_MAX, POLL_S, ROOT, Pipeline, Worker
+from tests.pipeline.running import DONE_S_MAX, POLL_S, ROOT, Pipeline, Produced, Worker
 from tests.streams.segments.edits import TEXT, edited, version
 from tests.streams.steps.test_conversion import assert_chained, held
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-WEEK_MS = 7 * 86_400_000
+DAY = 86_400_000
+WEEK_MS = 7 * DAY
 EDIT = TEXT.replace("    5: 30d", "    5: 45d").replace("    champions: ", "    stars: ")
 
 
@@ -140,6 +142,54 @@ def _values(memberships: dict[int, dict[str, dict[str, object]]]) -> dict[str, s
         for part in memberships.values()
         for customer, record in part.items()
     }
+
+
+async def test_a_sweep_that_lost_its_worker_is_finished_before_an_edit_counts(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    """Killed at a Tick some customers were judged at, while somebody edits: all move once, by time alone."""
+    customers, start = 300, 1_700_000_000_000
+    pipeline = await Pipeline(kafka, prefix, tmp_path, partitions=1).create()
+    bought = [
+        encode_event(
+            "Purchased",
+            {
+                "customer_id": f"c{i:03}",
+                "event_id": f"e{i}",
+                "order_id": f"o{i}",
+                "occurred_at": start,
+                "amount_minor": 9_000,
+                "currency": "GBP",
+            },
+        )
+        for i in range(customers)
+    ]
+    log: list[Produced] = [(0, b"c%03d" % i, value) for i, value in enumerate(bought)]
+    await pipeline.produce([*log, (0, b"0", encode_tick(start + 29 * DAY))])
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    await pipeline.produce([(0, b"0", encode_tick(start + 31 * DAY))])
+    with pipeline.worker(transaction_rows_max=1, session_timeout_ms=2_000) as worker:
+        while (row := await pipeline.partition_row(0)).sweeping_ms <= row.clock_ms:
+            worker.check()
+        worker.kill()
+    row = await pipeline.partition_row(0)
+    assert (row.clock_ms, row.sweeping_ms) == (start + 29 * DAY, start + 31 * DAY), "killed in the middle"
+    text = TEXT.replace("    5: 1000", "    5: 1001")
+    await publish(kafka, prefix, version(2, text), base=1)
+    with pipeline.worker() as worker:
+        await converted(pipeline, 2, worker)
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    changes = (await pipeline.changes(0))[2 * customers :]
+    moves = [(c["customer_id"], c["dimension"], c["cause"], c["effective_at"]) for c in changes]
+    assert sorted(moves) == [
+        (f"c{i:03}", dimension, "time_elapsed", start + 30 * DAY)
+        for i in range(customers)
+        for dimension in ("lifecycle", "rfm")
+    ]
+    assert {c["definition_version"] for c in changes} == {1}
 
 
 async def test_of_several_who_apply_at_once_one_wins_and_the_others_are_told(
