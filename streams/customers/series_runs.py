@@ -163,6 +163,10 @@ class SeriesRun:
         """Return the absolute position after each run's last entry."""
         return self._all.runs.end(self._all.blocks(slots, self._series))
 
+    def first_after(self, slots: Int64s, after_ms: Int64s) -> Int64s:
+        """Return what Runs.first_after does: of days, by their midnights."""
+        return self._all.runs.first_after(self._all.blocks(slots, self._series), after_ms)
+
     def up_to(self, slots: Int64s, as_of_ms: Int64s) -> tuple[Int64s, Int64s]:
         """Return where each run begins, and where its part up to an instant ends."""
         blocks = self._all.blocks(slots, self._series)

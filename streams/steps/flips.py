@@ -103,7 +103,8 @@ class Flips:
         count = np.minimum(returns, _hits(table.orders, slots, {recent: 1}, clock_ms, until_ms))
         count *= readers.core
         for key, spans in readers.series_spans.items():
-            count += _series_hits(table.series(key), slots, spans, clock_ms, until_ms)
+            # Entries of days count from their midnights, which is no later than what happened on them.
+            count += _hits(table.series(key), slots, spans, clock_ms, until_ms)
         count += _hits(table.orders, slots, readers.order_spans["orders"], clock_ms, until_ms)
         if table.refunds.rows:
             count += _hits(table.refunds, slots, readers.order_spans["refunds"], clock_ms, until_ms)
@@ -168,7 +169,7 @@ class Flips:
         return np.minimum(part.ticks, times * spans) * self._readers.entities
 
 
-def _hits(runs: Runs, slots: Int64s, spans: Weights, clock_ms: int, until_ms: int) -> Int64s:
+def _hits(runs: Runs | SeriesRun, slots: Int64s, spans: Weights, clock_ms: int, until_ms: int) -> Int64s:
     """Return int64[n]: entries of each customer that reach the end of a span in (clock, until], weighed."""
     lengths = np.array(list(spans), np.int64)[:, None]
     # Both ends of every span in one search.
@@ -176,17 +177,4 @@ def _hits(runs: Runs, slots: Int64s, spans: Weights, clock_ms: int, until_ms: in
     found = runs.first_after(slots, np.broadcast_to(after, (len(after), len(slots))))
     weights = np.array(list(spans.values()), np.int64)
     hits: Int64s = weights @ (found[len(spans) :] - found[: len(spans)])
-    return hits
-
-
-def _series_hits(run: SeriesRun, slots: Int64s, spans: Weights, clock_ms: int, until_ms: int) -> Int64s:
-    """Return int64[n]: no less than the entries of a series that reach the end of a span in (clock, until].
-
-    Each counts by the weight of its span. Those of days count from their midnights.
-    """
-    hits = np.zeros(len(slots), np.int64)
-    for span, weight in spans.items():
-        _, after = SeriesRun.up_to(run, slots, np.full(len(slots), until_ms - span))
-        _, before = SeriesRun.up_to(run, slots, np.full(len(slots), clock_ms - span))
-        hits += weight * (after - before)
     return hits
