@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 CHUNKS_MAX = 2
 """Fetched chunks waiting for the engine: one to start on while the next is on its way."""
 
+CHUNKS_BEFORE_SLICE_MAX = 4
+"""Chunks applied while a slice of a conversion waits for a transaction to begin; then they wait for it."""
+
 SETTLE_S_MAX = 8.0
 """How long a rebalance waits for what is applied to be committed; below the session timeout."""
 
@@ -182,41 +185,53 @@ class Partition:
             self._sweeping = None
 
     async def _apply_loop(self) -> None:
+        passed = 0
         while not self._closing:
+            # Before anything is looked at: what comes meanwhile is met by the next round.
+            self._arrived.clear()
             if self._chunks:
                 async with self._at_work:
                     chunk = self._chunks.popleft()
                     self._on_room()
                     await self._apply(chunk)
-            # One slice after each chunk, however many wait: neither holds up the other for long.
+                passed += 1
             if self.engine.leaves:
                 raise EpochLeft(
                     f"partition {self.number} goes on from epoch {self.engine.epoch} to a newer one"
                 )
-            if self.engine.converting:
-                async with self._at_work:
-                    await self._convert()
-            elif not self._chunks and not self._settling():
-                self._arrived.clear()
+            if not self.engine.converting:
+                passed = 0
+            elif await self._convert(patiently=passed >= CHUNKS_BEFORE_SLICE_MAX):
+                passed = 0
+                continue
+            if not self._chunks and not self._settling():
                 await self._arrived.wait()
 
-    async def _convert(self) -> None:
-        """Convert one slice of customers to the newest definition."""
-        self._slicing = True
-        try:
-            while not self._closing:
-                async with self._turn:
-                    began = self.engine.convert()
-                    self._committable.set()
-                    await asyncio.sleep(0)
-                if began:
-                    break
-                await self._wait_for_room()
-        finally:
-            self._slicing = False
+    async def _convert(self, *, patiently: bool) -> bool:
+        """Convert one slice of customers to the newest definition; return whether there was room for it.
+
+        A slice begins a transaction. While what is applied waits to be taken, events go on; `patiently`
+        waits for that instead, so that slices get their turn however many events there are.
+        """
+        began = False
+        async with self._at_work:
+            self._slicing = True
+            try:
+                while not (began or self._closing):
+                    async with self._turn:
+                        began = self.engine.convert()
+                        self._committable.set()
+                        await asyncio.sleep(0)
+                    if not (began or patiently):
+                        return False
+                    if not began:
+                        await self._wait_for_room()
+            finally:
+                self._slicing = False
         if self.engine.refusal not in (None, self._refusal):
             log.error("partition %d keeps its definition: %s", self.number, self.engine.refusal)
         self._refusal = self.engine.refusal
+        return True
 
     def look_up(self) -> None:
         """Look whether there is a newer definition to convert to."""
@@ -279,6 +294,7 @@ class Partition:
                 await self._committable.wait()
             transaction = self.engine.take()
             self._room.set()
+            self._arrived.set()
             started_s = time.perf_counter()
             try:
                 await self.log.transact(transaction)

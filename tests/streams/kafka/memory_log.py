@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 
@@ -21,6 +22,9 @@ class MemoryLog:
         self.failing: set[int] = set()
         self.fences = self.tried = 0
         self.others_wrote = False
+        self.answers = asyncio.Event()
+        """Transactions wait while it is not set."""
+        self.answers.set()
 
     async def fence(self) -> None:
         """Count."""
@@ -67,6 +71,7 @@ class MemoryLog:
     async def transact(self, transaction: Transaction) -> None:
         """Commit or fail."""
         self.tried += 1
+        await self.answers.wait()
         if self.tried in self.failing:
             raise TransactionFailed("on purpose")
         self.changelogs[transaction.epoch] += transaction.rows

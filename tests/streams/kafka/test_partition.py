@@ -12,7 +12,7 @@ import pytest
 
 from errors import FetchGap, LogTruncated, StateCorrupt, TransactionFailed
 from streams.kafka import partition as partition_module
-from streams.kafka.partition import CULPRITS_MAX, Partition
+from streams.kafka.partition import CHUNKS_BEFORE_SLICE_MAX, CULPRITS_MAX, Partition
 from streams.kafka.progress import Progress
 from streams.kafka.seam import Chunk
 from tests.streams.kafka.memory_log import MemoryLog
@@ -386,6 +386,54 @@ async def test_a_conversion_lets_every_chunk_in_between_two_slices() -> None:
     bench.partition.look_up()
     await bench.rest()
     assert bench.engine.converted[5:] == [20]
+
+
+async def test_events_go_on_while_a_slice_waits_for_a_transaction_to_begin() -> None:
+    """One transaction is under way and the next one is filling: chunks add to it, slices come behind it."""
+    async with bench() as b:
+        await b.start()
+        b.log.answers.clear()
+        b.offer(0, 10)
+        await b.rest()
+        b.offer(10, 20)
+        b.engine.slices_left = 2
+        await b.rest()
+        b.offer(20, 30)
+        await b.rest()
+        assert b.engine.applied_offset == 30 and b.engine.converted == [] and b.log.tried == 1
+        b.log.answers.set()
+        await b.rest()
+        assert b.engine.converted == [30, 30]
+        assert [each.source_offset for each in b.log.committed] == [10, 30, 30, 30]
+
+
+async def test_slices_get_their_turn_however_many_chunks_there_are() -> None:
+    """After so many chunks the others wait until a transaction begins, with a slice in it; then anew."""
+    async with bench() as b:
+        await b.start()
+        b.log.answers.clear()
+        b.offer(0, 10)
+        await b.rest()
+        b.engine.slices_left = 2
+        end = applied = 10
+        for slices in range(2):
+            applied += 10 * CHUNKS_BEFORE_SLICE_MAX
+            for _ in range(CHUNKS_BEFORE_SLICE_MAX + 2):
+                if b.partition.has_room:
+                    b.offer(end, end + 10)
+                    end += 10
+                await b.rest()
+            assert (b.engine.applied_offset, len(b.engine.converted)) == (applied, slices)
+            b.log.answers.set()
+            for _ in range(200):
+                if len(b.engine.converted) > slices:
+                    break
+                await asyncio.sleep(0)
+            b.log.answers.clear()
+            assert b.engine.converted[-1] == applied
+        b.log.answers.set()
+        await b.rest()
+        assert b.engine.applied_offset == end
 
 
 async def test_deadlines_are_met_while_customers_are_converted() -> None:
