@@ -8,11 +8,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from errors import EpochLeft, FetchGap, StateCorrupt, TransactionFailed
+from errors import EpochLeft, FetchGap, TransactionFailed
 from streams.kafka.progress import Progress
 from streams.kafka.restoring import Replay, restored
 from streams.kafka.seam import Chunk, PartitionLog, StepEngine
-from streams.kafka.suspicion import Suspicion, one_by_one
+from streams.kafka.suspicion import Search, pieces
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,6 @@ CHUNKS_BEFORE_SLICE_MAX = 4
 
 SETTLE_S_MAX = 8.0
 """How long a rebalance waits for what is applied to be committed; below the session timeout."""
-
-CULPRITS_MAX = 20
-"""Records set aside with no chunk applied whole in between; more, and the fault is not the records'."""
 
 
 class Partition:
@@ -75,8 +72,7 @@ class Partition:
         self._refusal: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._sweeping: asyncio.Task[None] | None = None
-        self._suspicion: Suspicion | None = None
-        self._culprits: dict[int, str] = {}
+        self._search = Search(number, failures_min=2)
         self._replay = Replay(number)
 
     # -- coming to life
@@ -104,7 +100,7 @@ class Partition:
         self.position = await self.log.first_offset(stored)
         if stored is None:
             self.engine.start_at(self.position)
-        for offset, error in self._culprits.items():
+        for offset, error in self._search.culprits.items():
             if offset >= self.position:
                 self.engine.set_aside(offset, error)
         return rows
@@ -244,21 +240,18 @@ class Partition:
             raise FetchGap(
                 f"partition {self.number}: a chunk starts at {chunk.start_offset}, not at {self.position}"
             )
-        searched = self._is_searched(chunk)
-        for piece in one_by_one(chunk) if searched else (chunk,):
+        alone = self._search.covers(chunk)
+        for piece in pieces(chunk, alone=alone):
             try:
                 await self._apply_piece(piece)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                self._suspect(piece, error, culprit=searched)
+                self._search.failed(piece, error, alone=alone)
                 raise
             if self._closing:
                 return
-        if self._suspicion is None or self.position >= self._suspicion.end_offset:
-            self._suspicion = None
-            if not searched:
-                self._culprits.clear()
+        self._search.passed(self.position, alone=alone)
 
     async def _apply_piece(self, chunk: Chunk) -> None:
         async with self._turn:
@@ -366,25 +359,3 @@ class Partition:
     def _wake_all(self) -> None:
         for event in (self._arrived, self._committable, self._room):
             event.set()
-
-    # -- the record that cannot be applied
-
-    def _is_searched(self, chunk: Chunk) -> bool:
-        suspicion = self._suspicion
-        return suspicion is not None and suspicion.failures >= 2 and suspicion.touches(chunk)
-
-    def _suspect(self, piece: Chunk, error: Exception, *, culprit: bool) -> None:
-        if culprit:
-            if len(self._culprits) >= CULPRITS_MAX:
-                raise StateCorrupt(
-                    f"partition {self.number}: {CULPRITS_MAX} records in one stretch failed to apply, "
-                    f"the last at offset {piece.start_offset}: {error!r}"
-                ) from error
-            for record in piece.records:
-                self._culprits[record.offset] = f"{type(error).__name__}: {error}"
-                log.error("partition %d offset %d cannot be applied: %r", self.number, record.offset, error)
-        elif self._suspicion is not None and self._suspicion.touches(piece):
-            self._suspicion.failures += 1
-            self._suspicion.end_offset = max(self._suspicion.end_offset, piece.end_offset)
-        else:
-            self._suspicion = Suspicion(piece.start_offset, piece.end_offset)

@@ -15,15 +15,12 @@ from clock import SystemClock
 from errors import KafkaError, StateCorrupt
 from streams.checks import FUTURE_MS_MAX
 from streams.kafka.seam import Chunk, PartitionLog, Restoration, Row, StepEngine
-from streams.kafka.suspicion import Suspicion, one_by_one
+from streams.kafka.suspicion import Search, pieces
 
 log = logging.getLogger(__name__)
 
 SIGN_ROWS = 1024
 """A restore says it is alive every so many rows."""
-
-CULPRITS_MAX = 20
-"""Records left out of one replay; more, and the fault is not the records'."""
 
 
 class Replay:
@@ -33,9 +30,8 @@ class Replay:
     """
 
     def __init__(self, number: int) -> None:
-        self._number = number
-        self._suspicion: Suspicion | None = None
-        self._culprits: dict[int, str] = {}
+        # Nobody waits for a replay, so it is searched at once.
+        self._search = Search(number, failures_min=1)
 
     async def run(
         self,
@@ -50,37 +46,22 @@ class Replay:
         `alive` is told after each piece how far it is. Raises what the log does, and what the engine
         does until its record is found: that one is then left out, as the partition's owner leaves it.
         """
-        for offset, error in self._culprits.items():
+        for offset, error in self._search.culprits.items():
             if offset >= engine.applied_offset:
                 engine.set_aside(offset, error)
         async with aclosing(log_.replay(engine.applied_offset, until)) as chunks:
             async for chunk in chunks:
-                suspicion = self._suspicion
-                searched = suspicion is not None and suspicion.touches(chunk)
-                for piece in one_by_one(chunk) if searched else (chunk,):
+                for piece in pieces(chunk, alone=self._search.covers(chunk)):
                     try:
                         await _apply(engine, log_, piece, turn, alive)
                     except KafkaError:
                         raise
                     except Exception as error:
-                        self._suspect(piece, error)
+                        self._search.failed(piece, error, alone=len(piece.records) == 1)
                         raise
         if engine.has_pending():
             await log_.transact(engine.take())
-        self._suspicion = None
-
-    def _suspect(self, piece: Chunk, error: Exception) -> None:
-        if len(piece.records) != 1:
-            self._suspicion = Suspicion(piece.start_offset, piece.end_offset)
-            return
-        if len(self._culprits) >= CULPRITS_MAX:
-            raise StateCorrupt(
-                f"partition {self._number}: {CULPRITS_MAX} records of one replay failed to apply, "
-                f"the last at offset {piece.start_offset}: {error!r}"
-            ) from error
-        offset = piece.records[0].offset
-        self._culprits[offset] = f"{type(error).__name__}: {error}"
-        log.error("partition %d offset %d cannot be applied: %r", self._number, offset, error)
+        self._search.passed(until, alone=True)
 
 
 async def _apply(

@@ -12,9 +12,10 @@ import pytest
 
 from errors import FetchGap, LogTruncated, StateCorrupt, TransactionFailed
 from streams.kafka import partition as partition_module
-from streams.kafka.partition import CHUNKS_BEFORE_SLICE_MAX, CULPRITS_MAX, Partition
+from streams.kafka.partition import CHUNKS_BEFORE_SLICE_MAX, Partition
 from streams.kafka.progress import Progress
 from streams.kafka.seam import Chunk
+from streams.kafka.suspicion import CULPRITS_MAX
 from tests.streams.kafka.memory_log import MemoryLog
 from tests.streams.kafka.toy_engine import PENDING_RECORDS_MAX, ToyEngine
 

@@ -10,8 +10,9 @@ import pytest
 
 from errors import StateCorrupt, TransactionFailed
 from streams.checks import FUTURE_MS_MAX
-from streams.kafka.restoring import CULPRITS_MAX, Replay, restored
+from streams.kafka.restoring import Replay, restored
 from streams.kafka.seam import Chunk
+from streams.kafka.suspicion import CULPRITS_MAX
 from tests.streams.kafka.memory_log import MemoryLog
 from tests.streams.kafka.test_partition import Fetched
 from tests.streams.kafka.toy_engine import PARTITION_ROW, ToyEngine
