@@ -19,12 +19,12 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.local import jars
+from deploy.local.child import STOP_S_MAX, Child, run
 from errors import LocalKafkaFailed
 
 HOST = "127.0.0.1"
 READY_S_MAX = 60.0
 """Readiness takes 3 s on an idle machine; a busy one with two cores gets twenty times that."""
-STOP_S_MAX = 20.0
 PORT_TRIES_MAX = 50
 # A client that redials a closed port from the ephemeral range can be handed that very port as its
 # own source and connect to itself, which then keeps the broker from coming back: stay below it.
@@ -99,9 +99,8 @@ class LocalKafka:
         self._detached = detached
         self._properties = dict(properties or {})
         self._format_arguments = tuple(format_arguments)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._detached_pid: int | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
         self._port = _port_in(self.folder / "server.properties")
 
     @property
@@ -116,7 +115,7 @@ class LocalKafka:
         """The process id of the broker this object started, while it runs."""
         if self._detached_pid is not None:
             return self._detached_pid if _runs(self._detached_pid) else None
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self._child.pid if self._child else None
 
     def start(self) -> None:
         """Format the storage if it is new, start the broker and wait until it answers.
@@ -135,8 +134,7 @@ class LocalKafka:
         if self._detached:
             self._detached_pid = self._run_apart(command)
         else:
-            self._process = self._run(command)
-            self._watch = _stop_when_we_end(self._process.pid)
+            self._child = Child(command, self._log)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -178,20 +176,9 @@ class LocalKafka:
         pid, self._detached_pid = self._detached_pid, None
         if pid is not None:
             end_by_pid(pid, how)
-        process, self._process = self._process, None
-        if process is not None:
-            if process.poll() is None:
-                process.send_signal(how)
-            try:
-                process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_S_MAX)
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            # It must be gone before the broker's pid can be given to another process.
-            watch.kill()
-            watch.communicate()
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(how)
 
     def _format(self, classpath: str) -> None:
         """Choose ports, write the properties and format the data folder; the ports come last.
@@ -208,7 +195,7 @@ class LocalKafka:
         properties.write_text(_extended(server, self._properties))
         arguments = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
         arguments += self._format_arguments
-        code = self._run(self._java(classpath, *arguments)).wait(READY_S_MAX)
+        code = run(self._java(classpath, *arguments), self._log).wait(READY_S_MAX)
         if code != 0:
             raise LocalKafkaFailed(f"formatting {self.folder} ended with {code}\n{self.log_excerpt()}")
         properties.rename(self.folder / "server.properties")
@@ -217,13 +204,6 @@ class LocalKafka:
     def _java(self, classpath: str, *arguments: str) -> list[str]:
         logging = [f"-Dorg.slf4j.simpleLogger.{each}" for each in LOGGING]
         return [str(jars.java()), *JVM, *logging, "-cp", classpath, *arguments]
-
-    def _run(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            # Its own session, so that an interrupt at the terminal reaches us first and we stop it.
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
 
     def _run_apart(self, command: Sequence[str]) -> int:
         """Start it as the child of a shell that is gone at once: it is not ours to wait for."""
@@ -306,17 +286,6 @@ def _port_in(properties: Path) -> int | None:
         if line.startswith("advertised.listeners="):
             return int(line.rsplit(":", 1)[1])
     return None
-
-
-def _stop_when_we_end(pid: int) -> subprocess.Popen[bytes]:
-    """Start a shell that waits for our end of a pipe to close, then stops the broker.
-
-    The kernel closes the pipe however this process ends, also when it is killed.
-    """
-    script = 'read -r _; kill "$1"'
-    return subprocess.Popen(
-        ["/bin/sh", "-c", script, "watch", str(pid)], stdin=subprocess.PIPE, start_new_session=True
-    )
 
 
 def end_by_pid(pid: int, how: signal.Signals = signal.SIGTERM, seconds_max: float = STOP_S_MAX) -> None:

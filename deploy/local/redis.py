@@ -12,14 +12,14 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from deploy.local.kafka import HOST, STOP_S_MAX, free_port
+from deploy.local.child import Child
+from deploy.local.kafka import HOST, free_port
 from errors import LocalRedisFailed
 from settings import Settings
 
@@ -27,10 +27,6 @@ READY_S_MAX = 30.0
 POLL_S = 0.02
 MEMORY = "512mb"
 """A full Redis refuses writes, which a sink waits out; it must not take the machine."""
-
-# A server that dies with us even when we are killed: the shell sees its end of the pipe close. It is
-# continued first, for a frozen process does not see the request to end.
-_WATCH = 'read -r _; kill -CONT "$1"; kill "$1"'
 
 
 @contextlib.contextmanager
@@ -69,8 +65,7 @@ class LocalRedis:
 
     def __init__(self) -> None:
         self._port: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -83,7 +78,7 @@ class LocalRedis:
     @property
     def pid(self) -> int | None:
         """The server's process id, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self._child.pid if self._child else None
 
     def start(self) -> None:
         """Start it empty and wait until it answers. Raises LocalRedisFailed after 30 s, or if it ends."""
@@ -96,16 +91,7 @@ class LocalRedis:
             str(server_path()), "--bind", HOST, "--port", str(self._port), "--dir", self._folder.name,
             "--save", "", "--appendonly", "no", "--maxmemory", MEMORY, "--maxmemory-policy", "noeviction",
         ]  # fmt: skip
-        with log.open("ab") as out:
-            # Its own session: an interrupt at the terminal reaches us first, and we stop it.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-            )
-        self._watch = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "watch", str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._child = Child(command, log)
         try:
             self._wait_until_ready(log)
         except BaseException:
@@ -143,21 +129,9 @@ class LocalRedis:
         os.kill(self.pid, number)
 
     def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.send_signal(how)
-            try:
-                process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_S_MAX)
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            # It must be gone before the server's pid can be given to another process.
-            watch.kill()
-            watch.communicate()
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(how)
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.cleanup()

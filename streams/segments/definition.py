@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from streams.customers.series import Series
@@ -45,9 +46,13 @@ class Lifecycle:
     """The least F score of a loyal customer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definition:
-    """One version of what Shoal computes. Built by loading.load(), which checks every constant."""
+    """One version of what Shoal computes. Built by loading.load(), which checks every constant.
+
+    What follows from the constants is worked out once, for walks through hundreds of rules take their time:
+    hence no slots.
+    """
 
     version: int
     """Given when it is applied; until then what the file says."""
@@ -67,12 +72,12 @@ class Definition:
     segments: tuple[Segment, ...] = ()
     dimensions: tuple[CustomDimension, ...] = ()
 
-    @property
+    @cached_property
     def computed(self) -> tuple[Segment, ...]:
         """The segments that are computed: all but drafts."""
         return tuple(segment for segment in self.segments if segment.state != "draft")
 
-    @property
+    @cached_property
     def rules(self) -> tuple[tree.Rule, ...]:
         """The rules of everything custom that is computed, and of the drafts these ask for."""
         rules = [segment.rule for segment in self.computed]
@@ -86,7 +91,7 @@ class Definition:
                 rules.append(by_key[key].rule)
         return tuple(rules)
 
-    @property
+    @cached_property
     def series(self) -> tuple[Series, ...]:
         """What must be kept beside orders and refunds, by key."""
         declared = [part.series for part in self.segments] + [part.series for part in self.dimensions]
@@ -98,7 +103,7 @@ class Definition:
         """The ISO 4217 code all amounts are converted to."""
         return self.rates.reporting_currency
 
-    @property
+    @cached_property
     def longest_window_ms(self) -> int:
         """How far back facts decide anything: the longest window, or a silence and what follows it.
 
@@ -107,7 +112,7 @@ class Definition:
         core = max(self.window_ms, self.lifecycle.recent_ms + self.lifecycle.churned_ms)
         return max((core, *(length_ms for rule in self.rules for length_ms in windows_ms(rule))))
 
-    @property
+    @cached_property
     def kept_ms(self) -> int:
         """How long facts are kept: 10 years if a rule asks for the first or last of an event, or for all."""
         return WINDOW_MAX_MS if any(map(looks_back, self.rules)) else self.longest_window_ms
@@ -143,7 +148,7 @@ class Definition:
         """Return the same content as another version."""
         return replace(self, version=version)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The SHA-256, in hex, of the content, its number aside: equal however the file is laid out."""
         content = self._core()

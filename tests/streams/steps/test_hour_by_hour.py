@@ -420,6 +420,7 @@ COUNTED: list[int] = []
 HALVES: list[int] = []
 
 
+@pytest.mark.timeout(600)  # A minute of work for one core, which others may be using too.
 @settings(max_examples=EXAMPLES, deadline=None, phases=PHASES)
 @given(st.integers(0, 1 << 60))
 def test_at_every_hour_everybody_is_what_plain_loops_say(seed: int) -> None:
