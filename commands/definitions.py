@@ -118,7 +118,8 @@ async def checked(settings: Settings, longest_window_ms: int = 0) -> Pipeline:
         longest_window_ms=longest_window_ms,
         wait_s_max=settings.kafka_wait_s_max,
     )
-    return Pipeline(settings.kafka, settings.prefix, settings.partitions)
+    wall = SystemClock() if settings.clock == "wall" else None
+    return Pipeline(settings.kafka, settings.prefix, settings.partitions, wall)
 
 
 async def _planned(settings: Settings, definition: Definition, text: str) -> tuple[Pipeline, Plan]:

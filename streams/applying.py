@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from aiokafka import AIOKafkaConsumer
+
 from clock import Clock
 from errors import ApplyConflict, DefinitionError, DefinitionMismatch, FactsMissing
 from streams import committed
@@ -14,13 +16,18 @@ from streams.kafka import reading
 from streams.planning import Plan, plan_on_top
 from streams.segments.definition import Definition
 from streams.segments.versions import COMMENT_CHARACTERS_MAX, Version, Versions
+from streams.steps.engine import PartitionEngine
+from streams.topics import EVENTS, topic_name
 
 
 class Pipeline:
-    """One pipeline as its operator reaches it: bootstrap address, prefix, and how many partitions it has."""
+    """One pipeline as its operator reaches it: bootstrap address, prefix, and how many partitions it has.
 
-    def __init__(self, bootstrap: str, prefix: str, partitions: int) -> None:
-        self.bootstrap, self.prefix, self.partitions = bootstrap, prefix, partitions
+    `wall` is the clock it goes by; None: time is what Ticks in its log say.
+    """
+
+    def __init__(self, bootstrap: str, prefix: str, partitions: int, wall: Clock | None = None) -> None:
+        self.bootstrap, self.prefix, self.partitions, self.wall = bootstrap, prefix, partitions, wall
 
 
 async def versions_of(pipeline: Pipeline, definition: Definition, text: str) -> Versions:
@@ -38,7 +45,8 @@ async def make_plan(
 ) -> Plan:
     """Return what applying the definition on top of `applied`, every version there is, would do.
 
-    One partition at a time is in memory. Raises what restoring a partition does, KafkaUnavailable.
+    On the wall clock as of now, where a partition has read its log to the end. One partition at a time is in
+    memory. Raises what restoring a partition does, KafkaUnavailable.
     """
     base, epoch = (applied[-1].number, applied[-1].epoch) if applied else (0, 1)
     candidate = Version(base + 1, text, definition.hash, 0, "", "a plan", epoch=epoch)
@@ -54,11 +62,30 @@ async def make_plan(
             )
             if engine.leaves:
                 raise ApplyConflict(f"partition {number} still goes to epoch {epoch}; ask again in a moment")
+            if pipeline.wall is not None:
+                await _let_time_pass(engine, consumer, pipeline.prefix, pipeline.wall)
             parts[number] = plan_on_top(engine, versions, planned)
             rates = await changes_a_day(consumer, pipeline.prefix, number, parts[number].clock_ms)
             for dimension, rate in rates.items():
                 lately[dimension] += rate  # type: ignore[assignment]  # A Counter adds up any number.
     return Plan(base, definition, parts, dict(lately), _in_force(applied))
+
+
+async def _let_time_pass(
+    engine: PartitionEngine, consumer: AIOKafkaConsumer, prefix: str, wall: Clock
+) -> None:
+    """Bring a restored partition to the wall clock, as its worker is and has not written.
+
+    The time is taken before the end of the log, as there; what time alone changes until now is not the
+    plan's. A partition that is behind stays where it is: what it has yet to read may count.
+    """
+    now_ms = wall.now_ms()
+    end = (await reading.extent(consumer, topic_name(prefix, EVENTS), engine.partition)).end
+    if engine.applied_offset < end:
+        return
+    while not engine.sweep(now_ms):
+        engine.take()
+    engine.take()
 
 
 def _in_force(applied: Sequence[Version]) -> Definition | None:

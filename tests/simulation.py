@@ -63,6 +63,7 @@ class SimulatedPartition:
     evaluator_type: type[Evaluator] = Evaluator
     versions: Versions | None = None
     """What may become of the definition; None: nothing."""
+    wall: FrozenClock = field(default_factory=lambda: FrozenClock(0))
     new_fact_key: Callable[[], bytes] = lambda: os.urandom(16)
     """It decides, beside what nobody sees, in which order customers are converted."""
 
@@ -98,7 +99,7 @@ class SimulatedPartition:
             definition=self.definition,
             evaluator=self.evaluator,
             mode=self.mode,
-            wall=FrozenClock(0),
+            wall=self.wall,
             bounds=self.bounds,
             versions=self.versions,
             new_fact_key=self.new_fact_key,
@@ -205,6 +206,9 @@ class SimulatedPartition:
         `back` is called when the partition is there again, before it reads on.
         """
         while self.engine.applied_offset < len(self.log):
+            if self.mode == "wall" and self.engine.half_swept:
+                # So does whoever owns a partition; a replay may as well read its Tick again.
+                self.finish_sweep()
             start = self.engine.applied_offset
             records = self.log[start : start + next(chunk_sizes)]
             work = self.engine.begin(Chunk(start, records, start + len(records), 0))
@@ -218,6 +222,12 @@ class SimulatedPartition:
                 self.crash()
                 back()
                 continue
+            self.commit()
+
+    def finish_sweep(self) -> None:
+        """Do what a half sweep left undone."""
+        while self.engine.half_swept:
+            self.engine.convert()
             self.commit()
 
     def convert(self, crash: Callable[[], bool] = lambda: False, slices: int = 1 << 30) -> None:

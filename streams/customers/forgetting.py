@@ -9,7 +9,7 @@ import numpy as np
 from streams.customers.columns import SERIES
 from streams.customers.dirty import DirtyRows
 from streams.customers.erasures import MARKER_BYTES, Markers
-from streams.customers.facts import NEVER_MS
+from streams.customers.facts import NEVER_MS, Bools, Int64s
 from streams.customers.row_format import CUSTOMER_ROW, KEY_BYTES, encode_key
 from streams.customers.state import NOT_YET_MS
 
@@ -83,9 +83,14 @@ class Forgetting(DirtyRows):
         pages = int(self.pages.sealed[slot] - self.pages.dropped[slot])
         return MARKER_BYTES + (1 + pages) * (KEY_BYTES + int(self.slots.lengths_of(np.array([slot]))[0]))
 
-    def is_new(self, slot: int) -> bool:
-        """Whether nothing was ever applied to this slot: it has no row."""
-        return bool(self.due_ms[slot] == NEVER_MS) and not (self.value[slot] >= 0).any()
+    def are_new(self, slots: Int64s) -> Bools:
+        """Return bool[n]: nothing was ever applied to this slot, so it has no row.
+
+        Who has facts waits to be evaluated, or was; who is settled for ever names who settled it, and so
+        does whom a rebuild met and nobody was told of.
+        """
+        new: Bools = (self.due_ms[slots] == NEVER_MS) & (self.evaluated_by[slots] == 0)
+        return new
 
     def latest_ms(self, slot: int) -> int:
         """Return when the latest thing happened that is kept of a customer, NOT_YET_MS if nothing is."""

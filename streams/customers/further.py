@@ -8,7 +8,7 @@ import numpy as np
 
 from streams.customers.change_book import ChangeBook, Merged
 from streams.customers.columns import FactColumns, Records, seen_keys
-from streams.customers.facts import NEVER_MS, Bools, Facts, Int64s, Kind, UInt8s
+from streams.customers.facts import Facts, Int64s, Kind, UInt8s
 from streams.customers.forgetting import Forgetting
 from streams.customers.seen import SeenSet
 from streams.customers.series_facts import DAY_MS
@@ -41,15 +41,6 @@ class FurtherFacts(Forgetting):
 
     _seen: SeenSet
     conflicts: int
-
-    def _are_new(self, slots: Int64s) -> Bools:
-        """Return bool[n]: the customer is neither evaluated nor waiting for it."""
-        new: Bools = self.due_ms[slots] == NEVER_MS
-        places = new.nonzero()[0]
-        if len(places):
-            # Who is settled for ever has a value all the same.
-            new[places] = (self.held.column(0, slots[places]) < 0).all(axis=1)
-        return new
 
     def _put_series(
         self, facts: Facts, columns: FactColumns, rows: Int64s, slots: Int64s, outcome: UInt8s

@@ -81,6 +81,8 @@ class PartitionRow:
     sweeping_ms: int = 0
     """The tick at which some customers are evaluated already while the clock waits for the rest of them;
     at or before the clock when there is none."""
+    erasing: bool = False
+    """Whether the facts of somebody are gone in part: an Erased that took more than a transaction is next."""
     begun_ms: Mapping[str, int] = field(default_factory=dict)
     """When each new or edited dimension came into force, as long as an event on time may be from before."""
 

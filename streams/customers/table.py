@@ -121,7 +121,7 @@ class CustomerTable(FurtherFacts):
         reworded: set[int],
     ) -> UInt8s:
         """Do the rest of `apply` where there are other kinds of facts, or facts that add to series."""
-        new = self._are_new(slots)
+        new = self.are_new(slots)
         live = (results == Result.APPLIED).nonzero()[0]
         rows, slots, fold_line_ms = rows[live], slots[live], fold_line_ms[live]
         kind, outcome = facts.kind[rows], np.full(len(rows), Result.DUPLICATE, np.uint8)

@@ -179,12 +179,17 @@ class Partition:
             self._tasks.remove(task)
         if self._sweeping is task:
             self._sweeping = None
+        # What waited for the clock may have its time now.
+        self._arrived.set()
 
     async def _apply_loop(self) -> None:
         passed = 0
         while not self._closing:
             # Before anything is looked at: what comes meanwhile is met by the next round.
             self._arrived.clear()
+            if self.engine.half_swept:
+                await self._convert(patiently=True)
+                continue
             if self._chunks:
                 async with self._at_work:
                     chunk = self._chunks.popleft()

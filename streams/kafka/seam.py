@@ -177,8 +177,12 @@ class StepEngine(Protocol):
         """Evaluate deadlines up to `now_ms`; False when cut by the bound: take, then call again."""
 
     @property
+    def half_swept(self) -> bool:
+        """Whether a sweep was cut and lost its worker: `convert` finishes it, before any chunk is begun."""
+
+    @property
     def converting(self) -> bool:
-        """Whether `convert` has something to do."""
+        """Whether `convert` has something to do. Time may make it so: ask again after a sweep."""
 
     @property
     def refusal(self) -> str | None:

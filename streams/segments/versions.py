@@ -149,6 +149,10 @@ class Versions:
         numbers = [number for number, version in self._records.items() if version.epoch == epoch]
         return max(numbers, default=self.newest_number)
 
+    def applied_at_ms(self, number: int) -> int:
+        """Return when a version was applied, by the clock of whoever did; 0 for one that never was."""
+        return self._records[number].applied_at_ms if number in self._records else 0
+
     def evaluator(self, number: int) -> Evaluator:
         """Return a version that is known, compiled. Raises as `Version.definition`."""
         if number not in self._compiled:

@@ -119,6 +119,12 @@ class Conversion:
             return False
         return self._next < len(self._order) or not self._stale(table).any()
 
+    @property
+    def wanted(self) -> int:
+        """The version everybody is to be judged by."""
+        in_force = self.evaluator.definition.version
+        return self._versions.newest_of(self._epoch) if self._is_behind() else in_force
+
     def _is_behind(self) -> bool:
         newest = self._versions.newest_of(self._epoch)
         if newest <= self.evaluator.definition.version or newest == self._refused:

@@ -39,7 +39,12 @@ class PartitionEngine(Piecework):
         self._aside[offset] = error
 
     def begin(self, chunk: Chunk) -> Work:
-        """Decode and validate a chunk; nothing but empty slots of new customers changes."""
+        """Decode and validate a chunk; nothing but empty slots of new customers changes.
+
+        On the wall clock a sweep that lost its worker is finished before (`convert`): a record may have been
+        appended before its tick, by another broker's clock. A replay's Tick comes again by itself.
+        """
+        assert self.mode == "event" or not self.half_swept, "a half sweep is finished first"
         began = time.thread_time_ns()
         work = read_chunk(
             chunk,
@@ -122,13 +127,21 @@ class PartitionEngine(Piecework):
 
     @property
     def converting(self) -> bool:
-        """Whether `convert` has something to do."""
-        return self.half_swept or self.changing or self._resending.has_work
+        """Whether `convert` has something to do now: not while somebody is erased in part."""
+        return not self._erasing and (self.half_swept or self.changing or self._resends)
 
     @property
     def changing(self) -> bool:
-        """Whether a version is to be taken on, or customers are to be converted to it."""
-        return self._conversion.has_work(self.table)
+        """Whether a version is to be taken on, or customers are to be converted to it, and it is time to."""
+        wanted = self._conversion.wanted
+        asked_ms = self._asked_ms("version", wanted, self._versions.applied_at_ms(wanted))
+        return self.clock_ms >= asked_ms and self._conversion.has_work(self.table)
+
+    @property
+    def _resends(self) -> bool:
+        """Whether members are to be sent again, with figures that are not of long ago."""
+        resending = self._resending
+        return resending.has_work and self.clock_ms >= self._asked_ms("resend", resending.wanted)
 
     @property
     def refusal(self) -> str | None:

@@ -48,5 +48,6 @@ def is_live(row: PartitionRow | None) -> bool:
 
 
 def is_settled(row: PartitionRow) -> bool:
-    """Whether everybody's values are those of one version, and of one instant."""
-    return row.converting is None and row.rebuilt is None and row.sweeping_ms <= row.clock_ms
+    """Whether everybody's values are those of one version, of one instant, and of all facts there are."""
+    whole = row.sweeping_ms <= row.clock_ms and not row.erasing
+    return whole and row.converting is None and row.rebuilt is None

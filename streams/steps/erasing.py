@@ -13,7 +13,6 @@ from streams.customers.erasures import MARKER_BYTES
 from streams.customers.facts import NEVER_MS
 from streams.customers.row_format import KEY_BYTES
 from streams.steps.counting import count_moves
-from streams.steps.intake import Mode
 from streams.steps.moves import Cause, Moves
 from streams.steps.news import LATE_AFTER_MS
 from streams.steps.transacting import Transacting
@@ -26,8 +25,6 @@ PAGES_MIN = 256
 class Erasing(Transacting):
     """What a partition's engine does about erasures."""
 
-    mode: Mode
-
     def _erase(self, work: Work) -> bool:
         """Do what the next Erased asks; False when pending work must be taken before there is room."""
         table, one = self.table, np.array([work.erased])
@@ -37,7 +34,7 @@ class Erasing(Transacting):
         self._untold = self._untold[self._untold != slot]
         result = "erased"
         if occurred_ms > int(table.erasures.of([identity])[0]):
-            known = slot >= 0 and not table.is_new(slot)
+            known = slot >= 0 and not table.are_new(np.array([slot]))[0]
             if not self._makes_room(slot if known else None, work):
                 return False
             erased_ms, result = occurred_ms, "applied"
@@ -49,6 +46,8 @@ class Erasing(Transacting):
             table.erasures.note(identity, erased_ms)
             if slot >= 0:
                 self._start_anew(work, slot, erased_ms, seated=not known)
+                self._resending.reorder()
+        self._erasing = False
         self.counts[result] += 1
         self._tally.events["Erased", result] += 1
         work.erased += 1
@@ -72,7 +71,8 @@ class Erasing(Transacting):
         if not fresh:
             return False
         tombstone = KEY_BYTES + int(self.table.slots.lengths_of(slots)[0])
-        return not self.table.drop_pages(slot, max(PAGES_MIN, (left - once) // tombstone))
+        self._erasing = self.table.drop_pages(slot, max(PAGES_MIN, (left - once) // tombstone)) > 0
+        return not self._erasing
 
     def _leave(self, work: Work, slot: int, occurred_ms: int) -> None:
         """Say that a customer left every value it has; shadow ones are left without a word."""

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from streams.series_reading import SeriesReader
 from streams.steps.conversion import Conversion
 from streams.steps.epochs import choose
 from streams.steps.flips import Flips
+from streams.steps.intake import Mode
 from streams.steps.resending import Resending
 from streams.steps.room import Bounds, Room
 from streams.steps.writing import ChangeWriter
@@ -43,6 +45,8 @@ class PartitionState:
     `since_ms` on.
     """
 
+    mode: Mode
+    """Whose clock drives deadlines."""
     table: CustomerTable
     definition: Definition
     """The one in force."""
@@ -69,6 +73,8 @@ class PartitionState:
         self._versions = versions = versions or Versions(only=evaluator)
         self._conversion, self._resending = Conversion(versions), Resending(versions)
         self._replays, self._since_ms = quiet, since_ms
+        # By what was asked for: which version or request it was, and when this worker first heard of it.
+        self._heard: dict[str, tuple[object, int]] = {}
         self.counts: Counter[str] = Counter()
         self._nanoseconds: Counter[str] = Counter()
         self.begin_restore()
@@ -93,6 +99,7 @@ class PartitionState:
         # rewritten by every transaction and so comes among the last.
         self._restoring: dict[bytes, bytes | None] = {}
         self.clock_ms = self.seq = self._sweeping_ms = 0
+        self._erasing = False
         self.epoch, self.partitions = epoch, 0
         self.fold_line_ms = -self._keep_ms
         self._applied = self._taken = 0
@@ -148,7 +155,8 @@ class PartitionState:
         self._use(self._conversion.stored(row, f"partition {self.partition}"))
         self.clock_ms, self.seq, self.epoch, self._rebuilt = row.clock_ms, row.seq, row.epoch, row.rebuilt
         self.quiet = row.rebuilt is not None and not row.rebuilt.live
-        self.fold_line_ms, self._sweeping_ms = row.fold_line_ms, row.sweeping_ms
+        self.fold_line_ms = row.fold_line_ms
+        self._sweeping_ms, self._erasing = row.sweeping_ms, row.erasing
         # What is kept only since now is complete only since now, and what is no longer declared is dropped.
         since_ms = {name: row.complete_since.get(name, row.clock_ms) for name in self._kept_names()}
         self._use_table(row.fact_key, since_ms)
@@ -263,6 +271,22 @@ class PartitionState:
         """Return the instant a customer's values are those of: the clock, or a tick it is ahead at."""
         ahead = self.half_swept and int(self.table.due_ms[slot]) > self._sweeping_ms
         return self._sweeping_ms if ahead else self.clock_ms
+
+    def _asked_ms(self, what: Literal["version", "resend"], which: object, at_ms: int | None = None) -> int:
+        """Return the clock from which on something is done; `at_ms`: when it was asked for, if that is known.
+
+        The clock of a partition nobody's event or deadline touches is not written: after a restart, or
+        where a rebuild takes over, it is that of the last commit, and time has passed since. What an edit
+        makes of customers then is no news: it was not in force. So first the clock comes to when it was
+        asked for; if that machine's clock was ahead, to when this worker heard of it. A replay's time is
+        not that of those who edit.
+        """
+        if self.mode == "event":
+            return 0
+        if what not in self._heard or self._heard[what][0] != which:
+            self._heard[what] = which, self._wall.now_ms()
+        heard_ms = self._heard[what][1]
+        return heard_ms if at_ms is None else min(at_ms, heard_ms)
 
     # -- epochs ----------------------------------------------------------------------------
 

@@ -42,6 +42,15 @@ class Resending:
         """Return what the partition row says."""
         return None if self.run_id is None else Resent(self.run_id, self.cursor)
 
+    def reorder(self) -> None:
+        """Find out anew who comes when: a slot's customer is gone, and the slot may become another's."""
+        self._order = None
+
+    @property
+    def wanted(self) -> str | None:
+        """The request that is to be met."""
+        return self.run_id if self.cursor < _END else self._versions.resend_run_id
+
     @property
     def has_work(self) -> bool:
         """Whether members are to be sent."""

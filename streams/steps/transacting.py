@@ -69,6 +69,7 @@ class Transacting(PartitionState):
             resent=self._resending.row(),
             rebuilt=self._rebuilt,
             sweeping_ms=self._sweeping_ms,
+            erasing=self._erasing,
             begun_ms=self._conversion.begun_ms,
         )
 
@@ -84,7 +85,7 @@ class Transacting(PartitionState):
 
     @property
     def leaves(self) -> bool:
-        """Whether there is a newer epoch, and everybody's values are those of one version and one instant."""
+        """Whether there is a newer epoch, and nothing is under way in this one."""
         return self.epoch < self._versions.epochs[-1] and is_settled(self._row())
 
     def go_live(self) -> None:

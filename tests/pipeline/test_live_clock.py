@@ -14,9 +14,15 @@ from typing import Any
 
 import pytest
 
+from clock import SystemClock
 from schemas.events import encode_event
+from streams.applying import Pipeline as Operated
+from streams.applying import make_plan
+from streams.definitions import read_versions
+from streams.segments.loading import load
 from tests.pipeline.judging import assert_chained
 from tests.pipeline.running import Pipeline, Produced, home
+from tests.streams.segments.edits import TEXT
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -188,3 +194,25 @@ async def exits(pipeline: Pipeline) -> list[str]:
     """Who was moved by time alone, as often as it happened."""
     changes = [change for p in range(PARTITIONS) for change in await pipeline.changes(p)]
     return [c["customer_id"] for c in changes if (c["dimension"], c["cause"]) == ("rfm", "time_elapsed")]
+
+
+async def test_a_plan_for_an_idle_pipeline_is_as_of_now(kafka: str, prefix: str, tmp_path: Path) -> None:
+    """Nothing was written since the order; who is out of a new segment's window by now does not enter."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path, PARTITIONS).create()
+    over_ms = now_ms() + 2_000
+    await pipeline.produce([order("c", over_ms - 10 * DAY_MS)])
+    with pipeline.worker(clock="wall") as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    await until(over_ms)
+    text = TEXT + "\nsegments:\n  fresh: {when: orders(10d) >= 1}\n"
+    applied = await read_versions(kafka, prefix)
+    moves = {}
+    for wall in (None, SystemClock()):
+        plan = await make_plan(Operated(kafka, prefix, PARTITIONS, wall), applied, load(text, "x"), text)
+        moves[wall is None] = [(move.customer_id, move.after) for move in plan.moves]
+    assert moves == {True: [("c", "fresh")], False: []}
+    path = tmp_path / "fresh.yaml"
+    path.write_text(text)
+    shown = pipeline.command("plan", str(path), clock="wall")
+    assert shown.returncode == 0 and "fresh: 0 now, 0 then" in shown.stdout, shown.stdout + shown.stderr

@@ -450,6 +450,32 @@ async def test_deadlines_are_met_while_customers_are_converted() -> None:
     assert bench.engine.swept_ms and bench.engine.slices_left > 0
 
 
+async def test_what_a_life_before_left_half_swept_is_finished_before_a_chunk_is_begun() -> None:
+    """Each slice of it in a transaction of its own; then the chunk that was there first."""
+    async with bench() as b:
+        b.engine.halves_left = 3
+        await b.start()
+        b.offer(0, 10)
+        await b.rest()
+        assert b.engine.converted == [0, 0, 0] and b.engine.applied_offset == 10
+
+
+async def test_what_waits_for_its_time_is_looked_at_when_time_has_passed() -> None:
+    """A sweep moves the clock, and with it what there is to convert."""
+    async with bench() as b:
+        await b.start()
+        await b.rest()
+
+        def sweep(now_ms: int) -> bool:
+            b.engine.slices_left = 1
+            return True
+
+        b.engine.sweep = sweep  # type: ignore[method-assign]  # Time makes it so.
+        b.partition.sweep(1)
+        await b.rest()
+        assert b.engine.converted == [0]
+
+
 async def test_a_refused_definition_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """An operator must act, so it is an ERROR; asking again and again adds nothing."""
     bench = Bench()

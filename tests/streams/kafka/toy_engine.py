@@ -50,6 +50,7 @@ class ToyEngine:
     told: dict[bytes, bytes | None] = field(default_factory=dict)
     pieces_left: int = 1
     slices_left: int = 0
+    halves_left: int = 0
     converted: list[int] = field(default_factory=list)
     refusal: str | None = None
 
@@ -173,6 +174,11 @@ class ToyEngine:
         return self.pieces_left <= 0
 
     @property
+    def half_swept(self) -> bool:
+        """Whether a test says so; a slice is what finishes it."""
+        return self.halves_left > 0
+
+    @property
     def converting(self) -> bool:
         """Whether slices are left."""
         return self.slices_left > 0
@@ -181,7 +187,10 @@ class ToyEngine:
         """Note how many events were applied before; each slice is a transaction of its own."""
         if self.moved:
             return False
-        self.slices_left -= 1
+        if self.half_swept:
+            self.halves_left -= 1
+        else:
+            self.slices_left -= 1
         self.converted.append(self.applied_offset)
         self.moved = True
         return True

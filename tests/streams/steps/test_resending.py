@@ -131,3 +131,30 @@ def test_what_nobody_is_told_of_is_not_sent() -> None:
         if origin == "reconcile"
     )
     assert counted == sum(map(len, sent.values()))
+
+
+def test_whoever_gets_the_slot_of_somebody_erased_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes in the order, and whatever restarts: the cursor is a place, not a slot."""
+    monkeypatch.setattr(resending, "SLICE_CUSTOMERS_MAX", 1)
+    places = set()
+    for number in range(40):
+        bought = [(kind, f"c{i}", fields) for i in range(6) for kind, _, fields in [purchase(f"a{i}", T0)]]
+        partition = partition_of([*bought, tick(T0 + DAY)], new_fact_key=lambda: bytes(16))
+        partition.run(itertools.repeat(50))
+        ask(partition, "run-1")
+        partition.convert(slices=1)
+        table = partition.engine.table
+        gone = table.slots.id_of(int(table.ordering()[:6].argsort()[3])).decode()
+        write(partition, [("Erased", gone, {"event_id": "x", "occurred_at": T0 + DAY})])
+        partition.run(itertools.repeat(50))
+        kind, _, fields = purchase("n", T0 + DAY + 1)
+        write(partition, [(kind, f"n{number}", fields), tick(T0 + 2 * DAY)])
+        partition.run(itertools.repeat(50))
+        partition.convert(slices=3)
+        partition.crash()
+        partition.convert()
+        told([change for change in partition.changes if change["run_id"] == "run-1"])
+        table = partition.engine.table
+        names = [table.slots.id_of(int(slot)) for slot in table.ordering()[: table.count].argsort()]
+        places.add(names.index(b"n%d" % number))
+    assert len(places) > 3, "it came behind the one it replaced, and before it"
