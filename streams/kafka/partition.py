@@ -218,7 +218,8 @@ class Partition:
         async with self._at_work:
             self._slicing = True
             try:
-                while not (began or self._closing):
+                # A sweep that was under way may be through by now, and nothing left to do.
+                while self.engine.converting and not (began or self._closing):
                     async with self._turn:
                         began = self.engine.convert()
                         self._committable.set()

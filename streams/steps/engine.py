@@ -128,7 +128,7 @@ class PartitionEngine(Piecework):
     @property
     def converting(self) -> bool:
         """Whether `convert` has something to do now: not while somebody is erased in part."""
-        return not self._erasing and (self.half_swept or self.changing or self._resends)
+        return self.half_swept or (not self._erasing and (self.changing or self._resends))
 
     @property
     def changing(self) -> bool:
@@ -169,7 +169,8 @@ class PartitionEngine(Piecework):
         at_clock = _one_tick(self.clock_ms)
         work = Work.of_ticks(at_clock)
         if not self.changing:
-            self._resend(work)
+            if self._resends:
+                self._resend(work)
             return True
         if len(self._untold):
             # Nobody evaluated them yet, so nothing else would write what makes them pending.

@@ -460,6 +460,24 @@ async def test_what_a_life_before_left_half_swept_is_finished_before_a_chunk_is_
         assert b.engine.converted == [0, 0, 0] and b.engine.applied_offset == 10
 
 
+async def test_a_sweep_under_way_is_left_to_itself() -> None:
+    """Each of its transactions wakes the loop, which finds it half done; then nothing is left to do."""
+    async with bench() as b:
+        await b.start()
+        await b.rest()
+        left = iter((2, 1, 0))
+
+        def sweep(now_ms: int) -> bool:
+            b.engine.halves_left = next(left)
+            b.engine.moved = True
+            return b.engine.halves_left == 0
+
+        b.engine.sweep = sweep  # type: ignore[method-assign]  # Cut twice.
+        b.partition.sweep(1)
+        await b.rest()
+        assert b.failures == [] and b.engine.converted == [] and len(b.log.committed) == 3
+
+
 async def test_what_waits_for_its_time_is_looked_at_when_time_has_passed() -> None:
     """A sweep moves the clock, and with it what there is to convert."""
     async with bench() as b:

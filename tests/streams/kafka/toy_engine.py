@@ -181,10 +181,11 @@ class ToyEngine:
     @property
     def converting(self) -> bool:
         """Whether slices are left."""
-        return self.slices_left > 0
+        return self.half_swept or self.slices_left > 0
 
     def convert(self) -> bool:
         """Note how many events were applied before; each slice is a transaction of its own."""
+        assert self.converting or self.half_swept, "asked while there is nothing to do"
         if self.moved:
             return False
         if self.half_swept:

@@ -100,6 +100,17 @@ def test_a_new_definition_comes_before_members() -> None:
     assert told(again) == held(partition) and {c["definition_version"] for c in again} == {2}
 
 
+def test_where_nothing_is_to_be_done_nobody_is_sent_anything() -> None:
+    """Asked to convert all the same, an engine does nothing at all."""
+    partition = partition_of(BOUGHT)
+    partition.run(itertools.repeat(50))
+    count = len(partition.changes)
+    assert not partition.engine.converting and partition.engine.convert()
+    assert not partition.engine.has_pending() and not partition.engine.converting
+    partition.commit()
+    assert len(partition.changes) == count
+
+
 def test_a_partition_nobody_is_in_has_nothing_to_send() -> None:
     """A request from before there was anybody is met already."""
     partition = partition_of([])
