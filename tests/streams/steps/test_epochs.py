@@ -72,6 +72,17 @@ def partition_of(log: list[Entry], text: str = TEXT, **options: Any) -> Simulate
     return partition
 
 
+def finish_and_go_over(partition: SimulatedPartition) -> None:
+    """Restart with something under way in the first epoch: it is finished there, then the second comes."""
+    partition.crash()
+    assert partition.engine.epoch == 1 and partition.engine.converting and not partition.engine.leaves
+    partition.convert()
+    assert partition.engine.leaves and partition.markers == []
+    partition.crash()
+    assert partition.engine.epoch == 2
+    partition.convert()
+
+
 def fresh(log: list[Entry], text: str) -> SimulatedPartition:
     """What one run under this text alone comes to."""
     partition = partition_of(log, text)
@@ -399,13 +410,7 @@ def test_an_earlier_conversion_is_finished_before_the_epoch_is_left() -> None:
     claim = claim_of(text, 3, 2)
     partition.rebuild(claim, until=len(log))
     publish(partition, claim)
-    partition.crash()
-    assert partition.engine.epoch == 1 and partition.engine.converting and not partition.engine.leaves
-    partition.convert()
-    assert partition.engine.leaves and partition.markers == []
-    partition.crash()
-    assert partition.engine.epoch == 2
-    partition.convert()
+    finish_and_go_over(partition)
     assert_taken_over(partition, log, text)
 
 
@@ -415,13 +420,7 @@ def test_a_sweep_that_lost_its_worker_is_finished_in_the_old_epoch_first() -> No
     claim = claim_of(TEXT, 2, 2)
     partition.rebuild(claim, until=len(partition.log) - 1)
     publish(partition, claim)
-    partition.crash()
-    assert partition.engine.epoch == 1 and partition.engine.converting and not partition.engine.leaves
-    partition.convert()
-    assert partition.engine.leaves and partition.markers == []
-    partition.crash()
-    assert partition.engine.epoch == 2
-    partition.convert()
+    finish_and_go_over(partition)
     moves = Counter((c["customer_id"], c["cause"], c["effective_at"]) for c in partition.changes[12:])
     assert moves == {(f"c{i}", "time_elapsed", T0 + 30 * DAY): 2 for i in range(6)}
     partition.run(itertools.repeat(50))
