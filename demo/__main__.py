@@ -86,7 +86,7 @@ async def _two_years(
         console.print(
             f"Kafka at {bootstrap}, topics {prefix}.*, the worker's log in {running.log}", soft_wrap=True
         )
-        follower = Follower(consumer, prefix, PARTITIONS, scene)
+        follower = Follower(bootstrap, consumer, prefix, PARTITIONS, scene)
         began_s = time.monotonic()
         with screen_for(scene, console) as screen:
             sent = await _replayed(bootstrap, prefix, invoices, scene, screen, follower, running)

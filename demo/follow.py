@@ -11,7 +11,8 @@ from demo.display import Change, Scene
 from errors import KafkaUnavailable
 from schemas.changes import decode_change
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
-from streams.topics import CUSTOMERS, SEGMENT_CHANGES, topic_name
+from streams.kafka.reading import settle
+from streams.topics import CUSTOMERS, MEMBERSHIPS, SEGMENT_CHANGES, topic_name
 
 RECORDS_MAX = 2_000
 """How many records are taken at a time, so that the screen is fresh between two portions."""
@@ -21,10 +22,13 @@ POLL_MS = 200
 class Follower:
     """Reads two topics of a pipeline from their beginning, committed records only, into a scene."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, prefix: str, partitions: int, scene: Scene) -> None:
-        self._consumer = consumer
+    def __init__(
+        self, bootstrap: str, consumer: AIOKafkaConsumer, prefix: str, partitions: int, scene: Scene
+    ) -> None:
+        self._bootstrap, self._consumer = bootstrap, consumer
         self._changes = topic_name(prefix, SEGMENT_CHANGES)
         self._customers = topic_name(prefix, CUSTOMERS)
+        self._memberships = topic_name(prefix, MEMBERSHIPS)
         self._partitions = range(partitions)
         self._scene = scene
         self._clocks_ms = dict.fromkeys(self._partitions, 0)
@@ -58,7 +62,11 @@ class Follower:
         return sum(map(len, fetched.values()))
 
     async def catch_up(self) -> None:
-        """Follow to the end the changes have now: rows and changes are committed together but read apart."""
+        """Follow to the end the changes have once all that is committed can be read. Raises as `follow`.
+
+        Rows, changes and memberships are committed together, but can be read one after another.
+        """
+        await settle(self._bootstrap, (*self._topics, self._memberships), len(self._partitions))
         wheres = [TopicPartition(self._changes, p) for p in self._partitions]
         ends = await self._consumer.end_offsets(wheres)
         while any([await self._consumer.position(where) < ends[where] for where in wheres]):

@@ -24,9 +24,9 @@ from demo.readback import pipeline_standings
 from errors import KafkaUnavailable
 from schemas.changes import decode_change
 from streams.committed import partition_rows
-from streams.kafka.reading import ends, reader
+from streams.kafka.reading import ends, reader, settle
 from streams.segments.loading import DEFAULT_PATH
-from streams.topics import SEGMENT_CHANGES, topic_name
+from streams.topics import MEMBERSHIPS, SEGMENT_CHANGES, topic_name
 
 EDITED_FRESH_DAYS = 21
 EDITED_VERSION = 2
@@ -151,7 +151,7 @@ def moved_by(before: Mapping[str, Standing], after: Mapping[str, Standing]) -> d
 
 
 async def _converted(bootstrap: str, prefix: str, partitions: int, running: worker.Worker) -> None:
-    """Return once every partition has converted all its customers to the edited rule."""
+    """Return once every partition has converted all its customers, and what came of it can be read."""
     deadline_s = time.monotonic() + CONVERSION_S_MAX
     while True:
         running.check()
@@ -160,7 +160,8 @@ async def _converted(bootstrap: str, prefix: str, partitions: int, running: work
             row for row in rows.values() if row.definition_version == EDITED_VERSION and not row.converting
         ]
         if len(done) == partitions:
-            return
+            told = [topic_name(prefix, name) for name in (SEGMENT_CHANGES, MEMBERSHIPS)]
+            return await settle(bootstrap, told, partitions)
         if time.monotonic() > deadline_s:
             raise KafkaUnavailable(f"no conversion within {CONVERSION_S_MAX:.0f} s; see {running.log}")
         await asyncio.sleep(POLL_S)

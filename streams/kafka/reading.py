@@ -104,6 +104,26 @@ async def ends(consumer: AIOKafkaConsumer, topic: str, partitions: Iterable[int]
     return {where.partition: end for where, end in found.items()}
 
 
+async def settle(bootstrap: str, topics: Iterable[str], partitions: int) -> None:
+    """Return when every transaction that wrote to these topics by now has ended in them.
+
+    A broker completes a transaction topic by topic: offsets and rows of one can be read a moment before
+    what was committed with them in another. For who compares topics. Raises KafkaUnavailable.
+    """
+    wheres = [TopicPartition(topic, partition) for topic in topics for partition in range(partitions)]
+    async with reader(bootstrap, "read_uncommitted") as writing, reader(bootstrap) as stable:
+        try:
+            written = await writing.end_offsets(wheres)
+            async with asyncio.timeout(STALL_S_MAX):
+                while True:
+                    ended = await stable.end_offsets(wheres)
+                    if all(ended[where] >= end for where, end in written.items()):
+                        return
+                    await asyncio.sleep(POLL_MS / 1000)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise KafkaUnavailable(f"waiting for transactions to end: {error!r}") from error
+
+
 async def committed_rows(consumer: AIOKafkaConsumer, topic: str, partition: int) -> AsyncGenerator[Row, None]:
     """Iterate over the records of [first, last stable offset) as (key, value). Raises KafkaUnavailable.
 

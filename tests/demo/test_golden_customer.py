@@ -63,7 +63,7 @@ async def test_the_great_purchase_and_its_cancellation_move_the_customer_twice(
         reader(kafka) as consumer,
     ):
         await _replay_customer(kafka, prefix)
-        follower = Follower(consumer, prefix, PARTITIONS, scene)
+        follower = Follower(kafka, consumer, prefix, PARTITIONS, scene)
         async with asyncio.timeout(FOLLOW_S_MAX):
             while follower.clock_ms < LAST_MS:
                 running.check()

@@ -97,6 +97,7 @@ async def assert_as_undisturbed(pipeline: Pipeline) -> int:
     Changes and memberships are those of an undisturbed run over the very log; seq has no gap;
     changes chain and fold to the memberships; mirrored offset, partition row and log end agree.
     """
+    await pipeline.settle()
     ends, mirrored, total = await pipeline.ends("events"), await pipeline.mirrored(), 0
     assert mirrored == ends
     for partition in range(pipeline.partitions):

@@ -31,7 +31,7 @@ from streams.app import group_id
 from streams.customers.facts import Strings
 from streams.customers.hashing import partitions_of
 from streams.customers.partition_row import PARTITION_ROW_KEY, PartitionRow
-from streams.kafka.reading import committed_rows, extent, reader
+from streams.kafka.reading import committed_rows, extent, reader, settle
 from streams.topics import ensure_topics, topic_name
 
 ROOT = Path(__file__).parents[2]
@@ -210,8 +210,15 @@ class Pipeline:
         return done
 
     async def wait_until_done(self, *workers: Worker) -> None:
-        """Return when everything in the log is committed."""
+        """Return when everything in the log is committed, and whoever reads what is committed sees it."""
         await self.wait_for(sum((await self.ends("events")).values()), *workers)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Return when whatever is committed of what was written by now can be read, in every topic."""
+        async with reader(self.bootstrap) as consumer:
+            mine = [name for name in await consumer.topics() if name.startswith(self.topic("customers"))]
+        await settle(self.bootstrap, {*mine, *map(self.topic, OUTPUTS)}, self.partitions)
 
 
 class Worker:

@@ -56,6 +56,7 @@ async def converted(pipeline: Pipeline, number: int, *workers: Worker, waiting: 
                 and (row.converting is None or (waiting and _is_through(row.converting)))
                 for row in rows
             ):
+                await pipeline.settle()
                 return
             for worker in workers:
                 worker.check()
@@ -238,6 +239,7 @@ async def test_members_are_sent_again_on_request(kafka: str, prefix: str, tmp_pa
             ] * 2:
                 worker.check()
                 await asyncio.sleep(POLL_S)
+        await pipeline.settle()
         assert worker.end() == 0
     ends = await pipeline.ends("segment-changes")
     with pipeline.worker() as worker:

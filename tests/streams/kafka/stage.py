@@ -23,6 +23,7 @@ from aiokafka.errors import (
 )
 
 from streams.app import group_id
+from streams.kafka.reading import settle
 from streams.topics import ensure_topics
 from tests.streams.kafka.toy_engine import PARTITION_ROW
 
@@ -58,11 +59,13 @@ class Stage:
                 self.produced[partition].append((key, value))
 
     def wait_until_committed(self) -> None:
-        """Return when the group's offset is the end of every partition."""
+        """Return when the group's offset is the end of every partition, and what came of it can be read."""
         deadline_s = time.monotonic() + DONE_S_MAX
         while (at := asyncio.run(self.committed())) != {p: len(self.produced[p]) for p in self.produced}:
             assert time.monotonic() < deadline_s, f"committed {at} within {DONE_S_MAX} s"
             time.sleep(0.3)
+        outputs = [f"{self.prefix}.{name}" for name in ("customers", "segment-changes", "dead-letters")]
+        asyncio.run(settle(self.bootstrap, outputs, self.partitions))
 
     async def committed(self) -> dict[int, int]:
         """The group's offset of every partition that has one."""
