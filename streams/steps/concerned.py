@@ -31,14 +31,13 @@ class Concerned:
         event_ids: Sequence[bytes],
         edits: Edits,
         *,
-        converts: bool,
-        rewrites: bool,
+        writes_all: bool,
     ) -> None:
+        """With `writes_all`, who is evaluated is written again also when it is what it was."""
         self._table, self._evaluator = table, evaluator
-        self._event_ids, self._edits = event_ids, edits
-        self._converts, self._rewrites = converts, rewrites
+        self._event_ids, self._edits, self._writes_all = event_ids, edits, writes_all
 
-    def _copy_columns(self, slot: Int64s, first_tick_ms: int) -> None:
+    def _copy_columns(self, slot: Int64s) -> None:
         """Take the columns of these customers out of the table."""
         table = self._table
         self._slot = slot
@@ -53,8 +52,6 @@ class Concerned:
         self._stale = (by > 0) & (by != self._edits.version)
         self._any_stale = bool(self._stale.any())
         self._afresh = self._edits.afresh(by) if self._any_stale and self._evaluator.delays else None
-        if self._converts:
-            self._due_ms[self._stale] = first_tick_ms
         self._pending = np.flatnonzero(table.pending_cause[slot])
         self._cause = np.where(self._stale, np.uint8(Cause.RULE_CHANGED), table.pending_cause[slot])
         self._latest_ms = table.pending_at_ms[slot]
@@ -95,7 +92,7 @@ class Concerned:
         slot = self._slot[evaluated]
         moved = self._moved_of(evaluated)
         writes = slot
-        if self._converts and not self._rewrites:
+        if not self._writes_all:
             writes = slot[moved | self._differs(evaluated, slot)]
         table.mark_dirty(writes)
         table.held.put(slot[moved], self._held.rows(evaluated[moved]))

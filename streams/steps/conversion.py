@@ -19,7 +19,7 @@ import numpy as np
 from streams.customers.facts import PENDING_MS, Bools, Int64s
 from streams.customers.partition_row import Converting, PartitionRow
 from streams.customers.table import CustomerTable
-from streams.segments.evaluate import Evaluator
+from streams.segments.evaluate import Evaluator, Outcome
 from streams.segments.versions import Versions
 from streams.segments.widened import Widened
 from streams.steps.edits import Edits
@@ -191,22 +191,28 @@ class Conversion:
             self.begun_ms = later
             self._edit(table)
 
-    def slice(self, table: CustomerTable, fitting: Callable[[Int64s], int]) -> Int64s:
-        """Return the next customers to convert and move the cursor past them.
+    def slice(
+        self, table: CustomerTable, judge: Callable[[Int64s], tuple[int, Outcome]]
+    ) -> tuple[Int64s, Outcome] | None:
+        """Return the next customers to convert, and what each now is, and move the cursor past them.
 
-        `fitting` says how many of the first of some customers fit into a transaction, at least one.
-        Pending customers are left to the tick that will see their facts.
+        `judge` says what some customers are, and how many of the first of them fit into a transaction, at
+        least one. Pending customers are left to the tick that will see their facts. None if no others come.
         """
         if self._order is None:
-            return np.empty(0, np.int64)
+            return None
         most = min(SLICE_CUSTOMERS_MAX, max(SLICE_CUSTOMERS_MIN, SLICE_VALUES_MAX // len(table.dimensions)))
         ahead = self._order[self._next : self._next + 4 * most]
         stale = (self._stale(table) & ~_pending(table))[ahead]
         at = np.flatnonzero(stale)[:most]
-        count = fitting(ahead[at]) if len(at) else 0
+        if not len(at):
+            self._next += len(ahead)
+            return None
+        slots = ahead[at]
+        count, outcome = judge(slots)
         full = count < len(at) or len(at) == most
         self._next += int(at[count - 1]) + 1 if full else len(ahead)
-        return ahead[at[:count]]
+        return slots[:count], outcome.part(0, count)
 
     def stale_count(self, table: CustomerTable) -> int:
         """Return how many customers are not judged by the definition in force yet."""

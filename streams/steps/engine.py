@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from streams.customers.facts import Int64s
+from streams.customers.facts import NEVER_MS, Int64s
 from streams.customers.state import ANY_FLIPS
 from streams.kafka.seam import Chunk
+from streams.segments.evaluate import Outcome
 from streams.steps import counting
 from streams.steps.as_of import TableAsOf
 from streams.steps.intake import Mode, read_chunk
@@ -181,10 +182,13 @@ class PartitionEngine(Piecework):
         if conversion.take_on(self.table, self.clock_ms, self.fold_line_ms, self.complete_since_ms):
             self.table.pending_flips[:] = ANY_FLIPS
             self._take_on()
-        slots = conversion.slice(self.table, lambda slots: self._converted(slots, work))
-        if len(slots):
-            none = work.slots
-            self._run(work, none, slots, at_clock.time_ms, none, moves_clock=True, converts=True)
+        taken = conversion.slice(self.table, lambda slots: self._judge(slots, work))
+        if taken is not None:
+            slots, outcome = taken
+            none, by_slot = work.slots, np.argsort(slots)
+            self._run(
+                work, none, slots, at_clock.time_ms, none, moves_clock=True, converted=outcome.take(by_slot)
+            )
             self._moved = True
         elif conversion.end(self.table):
             if self._rebuilt is not None:
@@ -194,18 +198,22 @@ class PartitionEngine(Piecework):
             self._moved = True
         return True
 
-    def _converted(self, slots: Int64s, work: Work) -> int:
-        """How many of the first of some customers can be converted within this transaction.
+    def _judge(self, slots: Int64s, work: Work) -> tuple[int, Outcome]:
+        """Evaluate some customers at the clock; how many of the first can be converted in this transaction.
 
-        By what an evaluation says: a bound on what another definition may change is that everything does.
+        By what the evaluation says: a bound on what another definition may change is that everything does.
         """
+        began = time.thread_time_ns()
         table, now_ms = self.table, np.full(len(slots), self.clock_ms)
-        outcome = self._evaluator.evaluate(TableAsOf(table, slots, now_ms), slots, now_ms)
+        watched = are_watched(table, slots, now_ms[:1])
+        in_sight_ms = np.where(watched, NEVER_MS, now_ms)
+        outcome = self._evaluator.evaluate(TableAsOf(table, slots, in_sight_ms), slots, now_ms)
+        self._spend("evaluate", began)
         changes = np.count_nonzero(outcome.value != table.held.column(0, slots), axis=1)
         # What is delayed comes to more than the evaluation says, and so may what is dated ahead.
         changes += 2 * len(self._evaluator.delays)
-        changes[are_watched(table, slots, now_ms[:1])] = len(self._evaluator.dimensions)
-        return self._fits(self._room.changed_bytes(slots, work, changes))
+        changes[watched] = len(self._evaluator.dimensions)
+        return self._fits(self._room.changed_bytes(slots, work, changes)), outcome
 
     def _sweep_on(self) -> None:
         """Evaluate more of those a cut sweep left out, at its tick. Its record comes again, and finds nobody.

@@ -8,6 +8,7 @@ import numpy as np
 
 from streams.customers.facts import Int64s
 from streams.customers.table import Result
+from streams.segments.evaluate import Outcome
 from streams.steps import counting
 from streams.steps.epochs import rebuild_id
 from streams.steps.erasing import Erasing
@@ -124,9 +125,12 @@ class Piecework(Erasing):
         tick_of_row: Int64s,
         *,
         moves_clock: bool,
-        converts: bool = False,
+        converted: Outcome | None = None,
     ) -> None:
-        """Run rounds, number the changes, move the clock: not before the last customer of a cut sweep."""
+        """Run rounds, number the changes, move the clock: not before the last customer of a cut sweep.
+
+        `converted` is what those of `due_slots`, ascending, are at the first tick, if they are converted.
+        """
         rounds = Rounds(
             self.table,
             self._evaluator,
@@ -140,7 +144,7 @@ class Piecework(Erasing):
             tick_ms=tick_ms,
             clock_ms=self.clock_ms,
             edits=self._conversion.edits,
-            converts=converts,
+            converted=converted,
             rewrites=self._rebuilt is not None,
         )
         moves = rounds.run()

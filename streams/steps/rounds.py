@@ -45,9 +45,9 @@ class Rounds(Concerned):
     `rows` are indices into `facts` in log order; `slots`, `tick_of_row` (0..k, where k
     means "after the last tick") and `fold_line_ms` run parallel to them. `due_slots` are
     the customers whose deadline may come at one of the ticks; they may overlap `slots`.
-    `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them. With
-    `converts`, stale customers are evaluated at the first tick whatever their deadline, and whoever
-    is what it was is not written again, unless with `rewrites`.
+    `tick_ms` is int64[k]; `clock_ms` is the partition's clock before the first of them. To convert,
+    `converted` is what all the customers, ascending, are at the first tick, whatever their deadlines:
+    there are no facts then, and whoever is what it was is not written again, unless with `rewrites`.
     """
 
     def __init__(
@@ -65,11 +65,12 @@ class Rounds(Concerned):
         tick_ms: Int64s,
         clock_ms: int,
         edits: Edits,
-        converts: bool = False,
+        converted: Outcome | None = None,
         rewrites: bool = False,
     ) -> None:
-        super().__init__(table, evaluator, event_ids, edits, converts=converts, rewrites=rewrites)
-        self._facts = facts
+        writes_all = converted is None or rewrites
+        super().__init__(table, evaluator, event_ids, edits, writes_all=writes_all)
+        self._facts, self._converted = facts, converted
         self._tick_ms = tick_ms
         # The clock a customer had before tick i is the time of tick i - 1.
         self._clock_before_ms = np.append(clock_ms, tick_ms)
@@ -87,7 +88,7 @@ class Rounds(Concerned):
         self._next_phase = np.searchsorted(starts, phases.slot, "left")
         self._last_phase = np.searchsorted(starts, phases.slot, "right")
         self._phase_tick = np.append(phases.group_tick[phases.phase_start[:-1]], len(tick_ms))
-        self._copy_columns(phases.slot, int(tick_ms[0]) if len(tick_ms) else clock_ms)
+        self._copy_columns(phases.slot)
         self._watched = phases.watched
         self._any_watched = bool(self._watched.any())
         self._undated: list[Changed] = []
@@ -101,6 +102,8 @@ class Rounds(Concerned):
     def run(self) -> Moves | None:
         """Do everything; return the changes ordered by tick, customer id and dimension, if any."""
         everybody = live = np.arange(len(self._slot))
+        if self._converted is not None:
+            self._settle(everybody, np.zeros_like(everybody), self._converted)
         while True:
             left = self._next_phase[live] < self._last_phase[live]
             idle, live = live[~left], live[left]

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -174,6 +175,7 @@ def seen(partition: SimulatedPartition) -> Seen:
     return partition.evaluator.seen  # type: ignore[attr-defined,no-any-return]  # Recording has it.
 
 
+@pytest.mark.timeout(600)  # A minute of work for one core, which others may be using too.
 @given(seed=st.integers(0, 10**9))
 @settings(max_examples=60, phases=PHASES)
 def test_whatever_the_chunks_and_crashes_an_evaluation_sees_the_same(seed: int) -> None:
