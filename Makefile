@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# Where this is set, each of the hundreds of processes that tests start would compile all of Shoal anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := .venv/installed
 # The first Python that is 3.11, whatever it is called.
 PYTHON ?= $(shell for each in python3.11 python3 python; do \
