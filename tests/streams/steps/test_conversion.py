@@ -361,6 +361,20 @@ def test_a_customer_ahead_of_the_clock_is_shown_as_of_its_tick(restart: bool) ->
 
 
 @pytest.mark.usefixtures("small_slices")
+def test_whose_events_lie_ahead_of_the_clock_is_converted_with_all_of_them() -> None:
+    """As it was judged before: an edit that does not concern it moves it nowhere."""
+    ahead = [purchase(f"ahead-{i}", T0 + 21 * DAY + i, 90_000) for i in range(6)]
+    partition = partition_of([purchase("now", T0, 1_000), *ahead, tick(T0 + 20 * DAY)])
+    partition.run(itertools.repeat(50))
+    before, count = held(partition), len(partition.changes)
+    assert before["c"]["rfm"] == "champions"
+    edit(partition, ("    5: 30d", "    5: 31d"))
+    partition.convert()
+    assert held(partition) == before and len(partition.changes) == count
+    assert_settled(partition)
+
+
+@pytest.mark.usefixtures("small_slices")
 def test_an_edit_that_only_moves_a_deadline_is_met_at_the_new_one() -> None:
     """Nobody's value differs yet; after a restart the sooner edge still takes effect when it comes."""
     partition = partition_of([purchase("a", T0, 6_000), tick(T0 + 20 * DAY)])
