@@ -60,7 +60,8 @@ def rebuild_command(
         click.echo(f"{topic} may be deleted once its process has ended")
         return
     if path is None and delete_old:
-        finished(_given_up(settings_alone()))
+        if not finished(_given_up(settings_alone())):
+            sys.exit(EXIT_FAILED)
         return
     if path is None:
         raise click.UsageError("name the file to rebuild, or say --abandon, or --delete-old alone")
@@ -154,26 +155,32 @@ async def _taken_over(
         )
         return False
     if delete_old:
-        await _give_up(pipeline, before, epoch)
-    else:
-        click.echo(
-            f"nobody reads the rows of {old} any more, and erasures do not reach them:"
-            " give them up with `shoal rebuild --delete-old`"
-        )
+        return await _give_up(pipeline, before, epoch)
+    click.echo(
+        f"nobody reads the rows of {old} any more, and erasures do not reach them:"
+        " give them up with `shoal rebuild --delete-old`"
+    )
     return True
 
 
-async def _given_up(settings: Settings) -> None:
+async def _given_up(settings: Settings) -> bool:
+    """Return whether no partition needs the rows of an older epoch any more."""
     pipeline = await checked(settings)
     epochs = Versions((await read_held(settings.kafka, settings.prefix)).versions).epochs
-    for epoch in epochs[:-1]:
-        await _give_up(pipeline, epoch, epochs[-1])
+    return all([await _give_up(pipeline, epoch, epochs[-1]) for epoch in epochs[:-1]])
 
 
-async def _give_up(pipeline: Pipeline, epoch: int, newest: int) -> None:
-    count = await give_up(pipeline, epoch, newest)
+async def _give_up(pipeline: Pipeline, epoch: int, newest: int) -> bool:
+    given_up = await give_up(pipeline, epoch, newest)
     old = changelog_name(pipeline.prefix, epoch)
-    click.echo(f"{count:,} rows of {old} are given up; Kafka's cleaner frees their space")
+    click.echo(f"{given_up.rows:,} rows of {old} are given up; Kafka's cleaner frees their space")
+    if given_up.needed:
+        click.echo(
+            f"partitions {', '.join(map(str, given_up.needed))} have not gone over, and keep theirs;"
+            " when a worker owns them, they do: then say `shoal rebuild --delete-old` again",
+            err=True,
+        )
+    return not given_up.needed
 
 
 def _tell(outcome: Outcome) -> None:

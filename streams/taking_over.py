@@ -100,13 +100,26 @@ async def changes_end(pipeline: Pipeline) -> dict[int, int]:
         return await reading.ends(consumer, topic, range(pipeline.partitions))
 
 
-async def give_up(pipeline: Pipeline, epoch: int, newest: int) -> int:
-    """Write tombstones over the customers of an epoch that all partitions left; return how many.
+@dataclass(slots=True)
+class GivenUp:
+    """What became of an old epoch."""
+
+    rows: int = 0
+    """So many were written over with tombstones."""
+    needed: list[int] = field(default_factory=list)
+    """Partitions that still live by theirs, which were left alone."""
+
+
+async def give_up(pipeline: Pipeline, epoch: int, newest: int) -> GivenUp:
+    """Write tombstones over the customers of an epoch that partitions left.
 
     The partition rows stay: they say that the epoch was left. Partitions still in it, or whose switch
-    still reads it, are passed over. Raises KafkaUnavailable.
+    still reads it, are left alone. Raises KafkaUnavailable.
     """
-    topic, count = changelog_name(pipeline.prefix, epoch), 0
+    topic, given_up = changelog_name(pipeline.prefix, epoch), GivenUp()
+    # The marker that a partition is through can be read before the row that says so.
+    both = topic, changelog_name(pipeline.prefix, newest)
+    await reading.settle(pipeline.bootstrap, both, pipeline.partitions)
     try:
         async with (
             reading.reader(pipeline.bootstrap) as consumer,
@@ -114,7 +127,10 @@ async def give_up(pipeline: Pipeline, epoch: int, newest: int) -> int:
         ):
             for number in range(pipeline.partitions):
                 row = await committed.live_row(consumer, pipeline.prefix, number, (epoch, newest))
-                if row is None or row.epoch != newest or row.rebuilt is not None:
+                if row is None:
+                    continue
+                if row.epoch != newest or row.rebuilt is not None:
+                    given_up.needed.append(number)
                     continue
                 keys = dict([row async for row in reading.committed_rows(consumer, topic, number)])
                 gone = [key for key, value in keys.items() if value is not None and key != PARTITION_ROW_KEY]
@@ -122,7 +138,7 @@ async def give_up(pipeline: Pipeline, epoch: int, newest: int) -> int:
                     some = gone[first : first + TOMBSTONES_AT_ONCE]
                     sent = [await producer.send(topic, None, key=key, partition=number) for key in some]
                     await asyncio.gather(*sent)
-                count += len(gone)
+                given_up.rows += len(gone)
     except (ClientError, OSError) as error:
         raise KafkaUnavailable(f"giving up {topic}: {error!r}") from error
-    return count
+    return given_up

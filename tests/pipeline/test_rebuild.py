@@ -18,8 +18,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from benchmarks.synthetic import START_MS, stream
 from schemas.events import encode_event
 from schemas.markers import REBUILD_BEGINS, REBUILD_ENDS
+from streams.customers.partition_row import PARTITION_ROW_KEY
 from streams.definitions import read_held, read_versions
-from streams.kafka.reading import extent, reader
 from streams.segments.loading import load
 from tests.pipeline.judging import undisturbed
 from tests.pipeline.running import DONE_S_MAX, POLL_S, Pipeline, Produced, Worker, home
@@ -84,17 +84,6 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
     return await asyncio.to_thread(process.wait, 2 * DONE_S_MAX)
 
 
-async def visible(pipeline: Pipeline) -> None:
-    """Return when all that is committed can be read: each partition of a topic learns of it on its own."""
-    async with asyncio.timeout(DONE_S_MAX), reader(pipeline.bootstrap) as consumer:
-        for name in ("segment-changes", "memberships", "customers"):
-            for partition, end in (await pipeline.ends(name)).items():
-                while True:
-                    if (await extent(consumer, pipeline.topic(name), partition)).end >= end:
-                        break
-                    await asyncio.sleep(POLL_S)
-
-
 async def taken_over(pipeline: Pipeline, *workers: Worker) -> None:
     """Return when every partition is whole in epoch 2."""
     async with asyncio.timeout(DONE_S_MAX):
@@ -112,7 +101,7 @@ async def assert_rebuilt(pipeline: Pipeline, text: str = REBUILT) -> dict[int, l
 
     Numbers have no gap, each change begins where the last ended, and markers stand around the difference.
     """
-    await visible(pipeline)
+    await pipeline.settle()
     all_changes = {}
     for partition in range(pipeline.partitions):
         records = [(r.timestamp, r.key, r.value) for r in await pipeline.records("events", partition)]
@@ -156,7 +145,6 @@ async def test_what_a_rebuild_tells_is_the_difference_of_two_fresh_computations(
     path = file(tmp_path, REBUILT)
     with pipeline.worker() as worker:
         await pipeline.wait_until_done(worker)
-        await visible(pipeline)
         before = {p: await pipeline.changes(p) for p in range(2)}
         refused = pipeline.command("apply", str(path), "--confirm")
         assert refused.returncode == 1 and "shoal rebuild" in refused.stdout + refused.stderr
@@ -166,6 +154,7 @@ async def test_what_a_rebuild_tells_is_the_difference_of_two_fresh_computations(
         assert simple.returncode == 1 and "`shoal apply` does" in simple.stdout, simple.stderr
         done = pipeline.command("rebuild", str(path), "--comment", "exports", "--by", "mia", "--delete-old")
         assert done.returncode == 0, done.stdout + done.stderr
+        await assert_old_rows_are_gone(pipeline)
         changes = await assert_rebuilt(pipeline)
         told = [c for p in range(2) for c in changes[p][len(before[p]) :]]
         assert {(c["origin"], c["cause"]) for c in told} == {("reconcile", "rule_changed")}
@@ -190,6 +179,43 @@ async def test_what_a_rebuild_tells_is_the_difference_of_two_fresh_computations(
         await worker.said("Worker ready")
         assert worker.end() == 0
     assert await pipeline.ends("segment-changes") == ends
+
+
+async def assert_old_rows_are_gone(pipeline: Pipeline) -> None:
+    """Of the first epoch nothing is left but the partition rows."""
+    for partition in range(2):
+        latest = dict(await pipeline.rows("customers", partition))
+        assert {key for key, value in latest.items() if value is not None} == {PARTITION_ROW_KEY}
+
+
+async def test_old_rows_are_kept_while_a_partition_needs_them(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    """Without a worker nobody has gone over: that is said, with status 1. Once one ran, they are given up."""
+    pipeline = await Pipeline(kafka, prefix, tmp_path).create()
+    await pipeline.produce(log_of())
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        assert worker.end() == 0
+    process = rebuild(pipeline, file(tmp_path, REBUILT))
+    async with asyncio.timeout(DONE_S_MAX):
+        while "is published" not in said(pipeline):
+            assert process.poll() is None, said(pipeline)
+            await asyncio.sleep(POLL_S)
+    process.kill()
+    await ended(process)
+    before = [await pipeline.rows("customers", p) for p in range(2)]
+    kept = pipeline.command("rebuild", "--delete-old")
+    assert kept.returncode == 1 and "partitions 0, 1 have not gone over" in kept.stderr, kept.stdout
+    assert [await pipeline.rows("customers", p) for p in range(2)] == before
+    with pipeline.worker() as worker:
+        await pipeline.wait_until_done(worker)
+        await taken_over(pipeline, worker)
+        done = pipeline.command("rebuild", "--delete-old")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert worker.end() == 0
+    await assert_old_rows_are_gone(pipeline)
+    await assert_rebuilt(pipeline)
 
 
 TIGHT = {"transaction_rows_max": 15, "session_timeout_ms": 2_000}
