@@ -174,6 +174,7 @@ async def test_a_hundred_edits_with_kills_end_as_a_fresh_computation(
 async def judge(operator: Operator) -> Counter[str]:
     """Compare every partition with a fresh computation; return how many changes had which cause."""
     pipeline, causes = operator.pipeline, Counter[str]()
+    await pipeline.settle()
     versions = Versions(await read_versions(pipeline.bootstrap, pipeline.prefix))
     for number in range(PARTITIONS):
         records = [(r.timestamp, r.key, r.value) for r in await pipeline.records("events", number)]
