@@ -32,7 +32,7 @@ CHUNK_RECORDS_MAX = 5_000
 LOOK_BACK = 64
 """Records looked at first for the latest of a key that is among the last of every transaction."""
 STALL_S_MAX = 60.0
-"""A restore that sees no record for this long, though some are owed, is given up."""
+"""A restore that sees no record for this long, though some are owed, is given up; so is waiting to settle."""
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -108,7 +108,8 @@ async def settle(bootstrap: str, topics: Iterable[str], partitions: int) -> None
     """Return when every transaction that wrote to these topics by now has ended in them.
 
     A broker completes a transaction topic by topic: offsets and rows of one can be read a moment before
-    what was committed with them in another. For who compares topics. Raises KafkaUnavailable.
+    what was committed with them in another. For who compares topics. Raises KafkaUnavailable, also when
+    that has not come within STALL_S_MAX.
     """
     wheres = [TopicPartition(topic, partition) for topic in topics for partition in range(partitions)]
     async with reader(bootstrap, "read_uncommitted") as writing, reader(bootstrap) as stable:
