@@ -185,7 +185,7 @@ class ToyEngine:
 
     def convert(self) -> bool:
         """Note how many events were applied before; each slice is a transaction of its own."""
-        assert self.converting or self.half_swept, "asked while there is nothing to do"
+        assert self.converting, "asked while there is nothing to do"
         if self.moved:
             return False
         if self.half_swept:
